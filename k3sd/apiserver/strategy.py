@@ -75,6 +75,13 @@ class Strategy:
         """Grace period for a delete; > 0 keeps the object with a deletionTimestamp until it is deleted again with 0 (pods)."""
         return 0
 
+    def mark_deleting(self, ctx: RequestContext, obj: Obj) -> None:
+        """``obj`` just got its deletionTimestamp: change what goes with it (a namespace's phase)."""
+
+    def holds_deletion(self, obj: Obj) -> bool:
+        """True keeps a deleted object although its metadata.finalizers are empty (a namespace with spec.finalizers)."""
+        return False
+
     def default_orphan(self, obj: Obj) -> bool:
         """Whether dependents are orphaned when the delete names no propagation policy."""
         return False
