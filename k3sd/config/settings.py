@@ -55,6 +55,8 @@ class Settings:
     node_name: str = ""
     node_ips: tuple[str, ...] = ()
     node_external_ips: tuple[str, ...] = ()
+    node_internal_dns: tuple[str, ...] = ()
+    node_external_dns: tuple[str, ...] = ()
     node_labels: tuple[str, ...] = ()
     node_taints: tuple[str, ...] = ()
     protect_kernel_defaults: bool = False
@@ -66,6 +68,7 @@ class Settings:
     apiserver_args: dict[str, tuple[str, ...]] = field(default_factory=dict)
     controller_manager_args: dict[str, tuple[str, ...]] = field(default_factory=dict)
     scheduler_args: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    kube_proxy_args: dict[str, tuple[str, ...]] = field(default_factory=dict)
     # facts of this machine, found by the preflight
     restrict_oom_score_adj: bool = False
     systemd_cgroup: bool = False
@@ -99,7 +102,7 @@ class Settings:
     def from_json(cls, text: str) -> Settings:
         raw: dict[str, Any] = json.loads(text)
         known = {f.name for f in fields(cls)}
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items() if k in known}
-        for name in ("kubelet_args", "apiserver_args", "controller_manager_args", "scheduler_args"):
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items() if k in known}
+        for name in ("kubelet_args", "apiserver_args", "controller_manager_args", "scheduler_args", "kube_proxy_args"):
             values[name] = {k: tuple(v) for k, v in values.get(name, {}).items()}
         return cls(**values)

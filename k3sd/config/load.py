@@ -1,0 +1,480 @@
+"""Options from files, environment and command line, with K3s's precedence: flag, then file, then environment, then default.
+
+Drop-ins ``<file>.d/*.yaml`` follow the main file in name order; a later key replaces the earlier value, ``key+`` appends to it.
+List values of the command line replace the file's. Every value keeps its origin. All problems are reported at once, each with
+its place.
+
+configargparse parses the command line and documents the environment variables in the help; its own order (environment before
+file) is not K3s's, so files and environment are read here.
+
+Source: K3s 1.36, ``pkg/configfilearg``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import configargparse
+import yaml
+
+from k3sd.config.options import BY_NAME, BY_SHORT, OPTIONS, Option, Role, options_for, visible_groups
+from k3sd.config.problem import ConfigError, Problem
+
+MAX_FILE_BYTES = 1 << 20
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+_YAML_TRUE = frozenset({"yes", "on"})
+_YAML_FALSE = frozenset({"no", "off"})
+_DURATION = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+|0")
+
+
+Parsed = str | bool | int | tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value and where it came from. ``value`` is ``None`` when the option is unset; durations and files stay text."""
+
+    option: Option
+    value: Parsed
+    origin: str
+    explicit: bool
+    """False for the built-in default."""
+
+    @property
+    def shown(self) -> str:
+        """The value for people; secrets are masked."""
+        if self.value is None or self.value == ():
+            return ""
+        if self.option.secret:
+            return "********"
+        if isinstance(self.value, bool):
+            return str(self.value).lower()
+        if isinstance(self.value, tuple):
+            return ",".join(self.value)
+        return str(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Every option of a role with its value. ``files`` are those that were read, in order."""
+
+    role: Role
+    values: Mapping[str, Value]
+    files: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    """Fatal ones and warnings."""
+
+    def origin(self, name: str) -> str:
+        return self.values[name].origin
+
+    def text(self, name: str) -> str:
+        value = self.values[name].value
+        return value if isinstance(value, str) else ""
+
+    def flag(self, name: str) -> bool:
+        return self.values[name].value is True if name in self.values else False
+
+    def number(self, name: str) -> int:
+        value = self.values[name].value
+        return value if isinstance(value, int) else 0
+
+    def items(self, name: str) -> tuple[str, ...]:
+        value = self.values[name].value
+        return value if isinstance(value, tuple) else ()
+
+
+@dataclass(slots=True)
+class _Raw:
+    """Text values of one option before parsing, each with its place."""
+
+    items: list[tuple[str, str]] = field(default_factory=list)
+
+
+class _Parser(configargparse.ArgumentParser):
+    """Reports a usage error as a ``Problem`` instead of leaving the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError([Problem("command line", message, f"see {self.prog} --help")])
+
+
+def load(role: Role, argv: Sequence[str], environ: Mapping[str, str]) -> Loaded:
+    """Every option of ``role``. Never raises for bad configuration: see ``problems``. ``--help`` prints and exits 0."""
+    problems: list[Problem] = []
+    flags = _read_command_line(role, argv, problems)
+    config, config_origin, explicit = _config_file(flags, environ)
+    from_files: dict[str, _Raw] = {}
+    files = _read_files(role, config, config_origin, explicit, from_files, problems)
+    values: dict[str, Value] = {}
+    for option in options_for(role):
+        value = _value(option, flags.get(option.name), from_files.get(option.name), environ, problems)
+        values[option.name] = value
+    values["config"] = Value(BY_NAME["config"], config, config_origin, explicit)
+    return Loaded(role, values, tuple(files), tuple(problems))
+
+
+# command line
+
+
+def build_parser(role: Role) -> configargparse.ArgumentParser:
+    """The command line of ``k3sd server`` or ``k3sd agent``; every option collects its texts unparsed."""
+    parser = _Parser(
+        prog=f"k3sd {role}",
+        usage=f"k3sd {role} [flags]",
+        description="Run a Kubernetes server with its node." if role == "server" else "Run a Kubernetes node.",
+        formatter_class=configargparse.RawDescriptionHelpFormatter,
+        add_config_file_help=False,
+        add_env_var_help=False,
+        allow_abbrev=False,
+        epilog=(
+            "A flag overrides the configuration file, which overrides the environment.\n"
+            "Every flag is also a key of the file: https-listen-port: 6443"
+        ),
+    )
+    grouped: set[str] = set()
+    for heading, options in visible_groups(role):
+        group = parser.add_argument_group(heading)
+        for option in options:
+            _add_argument(group, option, help_text(option))
+            grouped.add(option.name)
+    for option in options_for(role):
+        if option.name not in grouped:
+            _add_argument(parser, option, configargparse.SUPPRESS)
+    return parser
+
+
+def help_text(option: Option) -> str:
+    """One help sentence with default, environment variable and state."""
+    notes = []
+    if option.default and option.kind != "bool" and option.default != "0":
+        notes.append(f"default: {option.default}")
+    elif option.kind == "bool" and option.default == "true":
+        notes.append("default: true")
+    if option.choices:
+        notes.append("one of " + ", ".join(option.choices))
+    if option.kind == "list":
+        notes.append("may be repeated")
+    if option.env:
+        notes.append(f"env: {option.env}")
+    if option.deprecated:
+        notes.append(f"deprecated: {option.deprecated}")
+    if option.needs:
+        notes.append(f"so far: {', '.join(_working(option))}" if option.works else "not there yet")
+    return option.help + (f" [{'; '.join(notes)}]" if notes else "")
+
+
+def _working(option: Option) -> list[str]:
+    return [value for value in (option.default_text, *option.works) if value]
+
+
+def _add_argument(group: Any, option: Option, text: str) -> None:
+    names = [f"-{option.short}", option.flag] if option.short else [option.flag]
+    if len(option.name) == 1:
+        names = [f"-{option.name}", option.flag]
+    keywords: dict[str, Any] = {
+        "dest": option.name,
+        "action": "append",
+        "help": text if text == configargparse.SUPPRESS else text.replace("%", "%%"),
+        "default": configargparse.SUPPRESS,
+    }
+    if option.kind == "bool":
+        group.add_argument(*names, nargs="?", const="true", metavar="BOOL", **keywords)
+    else:
+        group.add_argument(*names, metavar=option.metavar or option.name.upper(), **keywords)
+
+
+def normalize_arguments(argv: Sequence[str]) -> list[str]:
+    """Go's flag rules in argparse's words: ``-name`` is ``--name``, and a boolean never takes the next word as its value.
+
+    A value may begin with a dash (``--node-label -x``), so every value is joined to its flag with ``=``.
+    """
+    result: list[str] = []
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.lstrip("-").partition("=")
+        option = BY_NAME.get(name) or BY_SHORT.get(name)
+        if not word.startswith("-") or word in ("-h", "--help") or option is None:
+            result.append(word)
+        elif equals:
+            result.append(f"{option.flag}={value}")
+        elif option.kind == "bool":
+            result.append(f"{option.flag}=true")
+        else:
+            following = next(words, None)
+            result.append(option.flag if following is None else f"{option.flag}={following}")
+    return result
+
+
+def _read_command_line(role: Role, argv: Sequence[str], problems: list[Problem]) -> dict[str, _Raw]:
+    parser = build_parser(role)
+    try:
+        known, unknown = parser.parse_known_args(normalize_arguments(argv), env_vars={}, config_file_contents="")
+    except ConfigError as error:
+        problems.extend(error.problems)
+        return {}
+    for word in unknown:
+        if word.startswith("-"):
+            name = word.lstrip("-").partition("=")[0]
+            problems.append(_unknown(role, word.partition("=")[0], name, "flag"))
+        else:
+            problems.append(Problem("command line", f"unexpected argument {word!r}", f"k3sd {role} takes only flags"))
+    return {name: _Raw([(f"--{name}", text) for text in texts]) for name, texts in vars(known).items() if name in BY_NAME}
+
+
+def _unknown(role: Role, where: str, name: str, noun: str) -> Problem:
+    if name in BY_NAME:
+        other = "agents" if role == "server" else "servers"
+        return Problem(where, f"{name} is an option of {other}, not of this {role}", "leave it out")
+    near = difflib.get_close_matches(name, [o.name for o in options_for(role) if not o.removed], n=1, cutoff=0.6)
+    remedy = f"did you mean {near[0]}?" if near else f"see k3sd {role} --help for the options there are"
+    return Problem(where, f"unknown {noun} {name!r}", remedy)
+
+
+# files
+
+
+def _config_file(flags: Mapping[str, _Raw], environ: Mapping[str, str]) -> tuple[str, str, bool]:
+    """``(file, origin, named explicitly)``. The environment wins over the flag, as in K3s."""
+    if environ.get("K3S_CONFIG_FILE"):
+        return environ["K3S_CONFIG_FILE"], "K3S_CONFIG_FILE", True
+    if "config" in flags:
+        return flags["config"].items[-1][1], "--config", True
+    return BY_NAME["config"].default, "default", False
+
+
+def _read_files(
+    role: Role, config: str, origin: str, explicit: bool, into: dict[str, _Raw], problems: list[Problem]
+) -> list[str]:
+    if config.startswith(("http://", "https://")):
+        try:
+            text = _fetch(config)
+        except OSError as error:
+            problems.append(Problem(config, f"cannot be fetched: {error}", "check the address and the network"))
+            return []
+        _merge_text(role, config, text, into, problems)
+        return [config]
+    main = Path(config)
+    drop_ins = _drop_ins(Path(f"{config}.d"), problems)
+    if explicit and not main.exists() and not drop_ins:
+        problems.append(Problem(origin, f"no such file: {config}", "create it, or leave the setting out"))
+    read = []
+    for path in (main, *drop_ins):
+        try:
+            with path.open("rb") as file:
+                body = file.read(MAX_FILE_BYTES + 1)
+            text = body.decode()
+        except FileNotFoundError:
+            continue
+        except UnicodeDecodeError as error:
+            problems.append(Problem(str(path), f"is not UTF-8 text (byte {error.start})", "save it as UTF-8"))
+            continue
+        except OSError as error:
+            remedy = (
+                "run k3sd as root, or mend the file's owner and mode"
+                if isinstance(error, PermissionError)
+                else "mend or remove it"
+            )
+            problems.append(Problem(str(path), f"cannot be read: {error.strerror}", remedy))
+            continue
+        if len(body) > MAX_FILE_BYTES:
+            problems.append(Problem(str(path), f"is larger than {MAX_FILE_BYTES} bytes", "name a configuration file"))
+            continue
+        read.append(str(path))
+        _merge_text(role, str(path), text, into, problems)
+    return read
+
+
+def _drop_ins(directory: Path, problems: list[Problem]) -> list[Path]:
+    try:
+        names = sorted(path.name for path in directory.iterdir() if path.name.lower().endswith((".yaml", ".yml")))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        problems.append(Problem(str(directory), f"cannot be read: {error.strerror}", "mend the directory's owner and mode"))
+        return []
+    return [directory / name for name in names]
+
+
+def _fetch(url: str) -> str:
+    from urllib.request import urlopen  # rarely used
+
+    with urlopen(url, timeout=10) as answer:
+        body: bytes = answer.read(MAX_FILE_BYTES)
+    return body.decode(errors="replace")
+
+
+def _merge_text(role: Role, source: str, text: str, into: dict[str, _Raw], problems: list[Problem]) -> None:
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        problems.append(Problem(f"{source}:{line}", f"is not valid YAML: {error.problem or error.context}", "mend the line"))
+        return
+    except yaml.YAMLError as error:
+        problems.append(Problem(source, f"is not valid YAML: {error}", "mend the file"))
+        return
+    if root is None:
+        return
+    if not isinstance(root, yaml.MappingNode):
+        problems.append(
+            Problem(f"{source}:{_line(root)}", "is not a mapping of options to values", "write lines such as debug: true")
+        )
+        return
+    seen: dict[str, int] = {}
+    for key_node, value_node in root.value:
+        key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else ""
+        where = f"{source}:{_line(key_node)}"
+        if key in seen:
+            problems.append(
+                Problem(where, f"{key} is already set in line {seen[key]}", "write it once; key+ appends to an earlier file")
+            )
+            continue
+        seen[key] = _line(key_node)
+        _merge_key(role, where, source, key, value_node, into, problems)
+
+
+def _merge_key(
+    role: Role, where: str, source: str, key: str, node: yaml.Node, into: dict[str, _Raw], problems: list[Problem]
+) -> None:
+    append = key.endswith("+")
+    name = key.removesuffix("+").lstrip("-")
+    option = BY_NAME.get(name) or (BY_SHORT.get(name) if len(name) == 1 else None)
+    if option is None:
+        problems.append(_unknown(role, where, name, "option"))
+        return
+    if role not in option.roles:
+        # One file may serve servers and agents alike, so K3s warns only.
+        other = "agents" if role == "server" else "servers"
+        problems.append(Problem(where, f"{name} is an option of {other} and has no effect here", "leave it out", fatal=False))
+        return
+    if option.name == "config":
+        problems.append(Problem(where, "a configuration file cannot name another", f"use drop-ins in {source}.d/", fatal=False))
+        return
+    nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    if not all(isinstance(item, yaml.ScalarNode) for item in nodes):
+        shape = "a list of single values" if option.kind == "list" else "a single value"
+        problems.append(Problem(where, f"{name} has a nested value", f"write {shape}"))
+        return
+    if isinstance(node, yaml.SequenceNode) and option.kind != "list" and len(nodes) != 1:
+        problems.append(Problem(where, f"{name} is a list of {len(nodes)} values", "write a single value"))
+        return
+    raw = _Raw([(f"{source}:{_line(item)}", _scalar(item)) for item in nodes])
+    if append and option.kind == "list" and option.name in into:
+        into[option.name].items.extend(raw.items)
+    else:
+        into[option.name] = raw
+
+
+def _scalar(node: yaml.ScalarNode) -> str:
+    """The text as written, so that ``0644`` stays octal text; only YAML's words for true, false and nothing are translated."""
+    text = str(node.value)
+    if node.tag == "tag:yaml.org,2002:null":
+        return ""
+    if node.tag == "tag:yaml.org,2002:bool":
+        return "true" if text.lower() in _YAML_TRUE else "false" if text.lower() in _YAML_FALSE else text.lower()
+    return text
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+# values
+
+
+def _value(
+    option: Option, flags: _Raw | None, from_files: _Raw | None, environ: Mapping[str, str], problems: list[Problem]
+) -> Value:
+    variable = environ.get(option.env, "") if option.env else ""
+    if flags is not None:
+        texts = flags.items
+    elif from_files is not None:
+        texts = from_files.items
+    elif variable:
+        texts = [(option.env, variable)]
+    else:
+        return Value(option, _default(option), "default", False)
+    if option.kind != "list":
+        texts = texts[-1:]
+    origin = texts[0][0] if texts else "default"
+    if option.removed:
+        problems.append(Problem(origin, f"{option.name} was removed", option.removed))
+        return Value(option, None, origin, True)
+    if option.deprecated:
+        problems.append(Problem(origin, f"{option.name} is deprecated", option.deprecated, fatal=False))
+    parsed: list[str] = []
+    single: Parsed = None
+    for where, text in texts:
+        if option.kind == "list":
+            if option.commas or where == option.env:
+                parsed.extend(part.strip() for part in text.split(",") if part.strip())
+            elif text:
+                parsed.append(text)
+        else:
+            single = _parse(option, where, text, problems)
+            shown = str(single).lower() if isinstance(single, bool) else text
+            if option.refuses(shown) and _is_meant(option, where):
+                problems.append(Problem(where, _refusal(option, text), option.needs))
+    if option.kind != "list":
+        return Value(option, single, origin, True)
+    if parsed and option.needs:
+        problems.append(Problem(origin, _refusal(option, ",".join(parsed)), option.needs))
+    return Value(option, tuple(parsed), origin, True)
+
+
+def _is_meant(option: Option, where: str) -> bool:
+    """Credentials of other programs in the environment (``AWS_*``) are no request for a missing part."""
+    return where != option.env or option.env.startswith("K3S_")
+
+
+def _refusal(option: Option, text: str) -> str:
+    if option.kind == "bool" or option.secret or not text:
+        return f"{option.name} cannot be used"
+    return f"{option.name} cannot be {text!r}"
+
+
+def _default(option: Option) -> Parsed:
+    if option.kind == "list":
+        return ()
+    if option.kind == "bool":
+        return option.default == "true"
+    if option.kind == "int":
+        return int(option.default or "0")
+    return option.default or None
+
+
+def _parse(option: Option, where: str, text: str, problems: list[Problem]) -> Parsed:
+    if text == "":
+        # K3s turns ``key:`` without a value into ``--key=``: unset.
+        return _default(option)
+    if option.kind == "bool":
+        if text in _TRUE or text in _FALSE:
+            return text in _TRUE
+        problems.append(Problem(where, f"{option.name} is {text!r}", "write true or false"))
+        return _default(option)
+    if option.kind == "int":
+        try:
+            return int(text, 0)
+        except ValueError:
+            problems.append(Problem(where, f"{option.name} is {text!r}", "write a whole number"))
+            return _default(option)
+    if option.kind == "duration" and not _DURATION.fullmatch(text):
+        problems.append(Problem(where, f"{option.name} is {text!r}", "write a duration such as 90s, 10m or 1h30m"))
+    if option.choices and text not in option.choices:
+        problems.append(Problem(where, f"{option.name} is {text!r}", f"write one of {', '.join(option.choices)}"))
+    return text
+
+
+def explain(loaded: Loaded) -> list[tuple[str, str, str]]:
+    """``(name, value, origin)`` of every option that ``config show`` prints: visible ones, and hidden ones that were set."""
+    rows = []
+    for option in OPTIONS:
+        value = loaded.values.get(option.name)
+        if value is not None and (not option.hidden or value.explicit):
+            rows.append((option.name, value.shown, value.origin))
+    return rows
