@@ -1,0 +1,271 @@
+"""Bytes to objects and back: JSON and YAML bodies, duplicate keys, compact JSON. Typed checking is ``conform``.
+
+Sources of the wording: ``sigs.k8s.io/json`` (strict errors), ``sigs.k8s.io/yaml``, ``endpoints/handlers/rest.go``
+(``transformDecodeError``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from k3sd.apimachinery.conform import conform
+from k3sd.apimachinery.errors import Obj, StatusError, bad_request
+
+try:
+    import orjson
+except ImportError:
+    orjson = None
+
+__all__ = ["conform", "decode_error", "decode_json", "decode_yaml", "encode", "loads", "strict_error"]
+
+_FIRST = ("kind", "apiVersion", "metadata")
+_dumps: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
+
+
+def loads(body: bytes) -> Any:
+    """The value of trusted JSON bytes (from the store, from a server)."""
+    return orjson.loads(body) if orjson else _plain.decode(body.decode())
+
+
+def encode(obj: Any) -> bytes:
+    """Compact JSON. An object's ``kind``, ``apiVersion`` and ``metadata`` come first, which the watch cache relies on."""
+    if isinstance(obj, dict) and "metadata" in obj:
+        obj = _ordered(obj)
+    if orjson:
+        return bytes(orjson.dumps(obj))
+    text = _dumps(obj)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which Go replaces too
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def _ordered(obj: Obj) -> Obj:
+    keys = [key for key in _FIRST if key in obj]
+    if list(obj)[: len(keys)] == keys:
+        return obj
+    out = {key: obj[key] for key in keys}
+    out.update(obj)
+    return out
+
+
+class _Duplicates(dict[str, Any]):
+    """An object in which ``names`` were given more than once; the last value counts."""
+
+    names: tuple[str, ...] = ()
+
+
+class _Pairs:
+    """``object_pairs_hook`` that only notes whether any object repeats a key."""
+
+    __slots__ = ("found",)
+
+    def __init__(self) -> None:
+        self.found = False
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        out = dict(pairs)
+        if len(out) == len(pairs):
+            return out
+        self.found = True
+        marked = _Duplicates(out)
+        seen: set[str] = set()
+        marked.names = tuple(dict.fromkeys(k for k, _ in pairs if k in seen or seen.add(k)))
+        return marked
+
+
+def _refuse_constant(name: str) -> Any:
+    raise json.JSONDecodeError(f"invalid character {name[:1]!r} looking for beginning of value", name, 0)
+
+
+_plain = json.JSONDecoder()
+
+
+def decode_json(body: bytes, expected_kind: str = "") -> tuple[Any, list[str]]:
+    """The value of an untrusted body, and ``duplicate field "spec.replicas"`` texts. The last of duplicates counts.
+
+    Raises StatusError 400 with upstream's wording for what is not a JSON object; ``expected_kind`` is named in it.
+    """
+    hook = _Pairs()
+    try:
+        value = json.JSONDecoder(object_pairs_hook=hook, parse_constant=_refuse_constant).decode(body.decode())
+    except (ValueError, RecursionError) as err:
+        raise _unreadable(body, expected_kind, _go_text(body, err)) from None
+    if not isinstance(value, dict):
+        kind = _json_type(value)
+        text = f"json: cannot unmarshal {kind} into Go value of type struct {{ APIVersion string; Kind string }}"
+        raise _unreadable(body, expected_kind, text)
+    texts: list[str] = []
+    if hook.found:
+        value = _plain_dict(value, "", texts)
+    return value, texts
+
+
+def _go_text(body: bytes, err: Exception) -> str:
+    if isinstance(err, json.JSONDecodeError):
+        if err.pos >= len(err.doc.rstrip()) or err.msg.startswith("Unterminated string"):
+            return "unexpected end of JSON input"
+        return f"invalid character {err.doc[err.pos]!r} (line {err.lineno}, column {err.colno}): {err.msg}"
+    return "exceeded max depth" if isinstance(err, RecursionError) else str(err)
+
+
+def _unreadable(body: bytes, expected_kind: str, text: str) -> StatusError:
+    kind = f" (must be of type {expected_kind})" if expected_kind else ""
+    summary = body[:30].decode("utf-8", "replace") + (" ..." if len(body) > 30 else "")
+    return bad_request(
+        f"the object provided is unrecognized{kind}: couldn't get version/kind; json parse error: {text} ({summary})"
+    )
+
+
+def _json_type(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, str):
+        return "string"
+    return "null" if value is None else "array" if isinstance(value, list) else "object"
+
+
+def _plain_dict(value: Any, path: str, texts: list[str]) -> Any:
+    if isinstance(value, dict):
+        for name in getattr(value, "names", ()):
+            texts.append(f'duplicate field "{path}.{name}"' if path else f'duplicate field "{name}"')
+        return {k: _plain_dict(v, f"{path}.{k}" if path else k, texts) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain_dict(item, f"{path}[{i}]", texts) for i, item in enumerate(value)]
+    return value
+
+
+def decode_error(kind: str, version: str, expected_kind: str, text: str) -> StatusError:
+    """400 for a body that cannot be this kind. Source: ``transformDecodeError``."""
+    return bad_request(f'{kind} in version "{version}" cannot be handled as a {expected_kind}: {text}')
+
+
+def strict_error(kind: str, version: str, texts: list[str]) -> StatusError:
+    """400 for ``fieldValidation=Strict``."""
+    return decode_error(kind, version, kind, "strict decoding error: " + ", ".join(dict.fromkeys(texts)))
+
+
+_MAX_YAML_NODES = 1_000_000
+_loader: Any = None
+
+
+def _yaml_loader() -> Any:
+    """A composer that resolves scalars as ``sigs.k8s.io/yaml`` does: YAML 1.1 without timestamps and base 60."""
+    global _loader
+    if _loader is None:
+        import yaml
+
+        base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+        class Loader(base):  # type: ignore[misc]
+            yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012
+
+        add = Loader.add_implicit_resolver
+        booleans = "y Y yes Yes YES n N no No NO true True TRUE false False FALSE on On ON off Off OFF"
+        add("tag:yaml.org,2002:bool", re.compile(f"(?:{'|'.join(booleans.split())})\\Z"), list("yYnNtTfFoO"))
+        number = r"[-+]?0b[01_]+\Z|[-+]?0o?[0-7_]+\Z|[-+]?0x[0-9a-fA-F_]+\Z|[-+]?(?:0|[1-9][0-9_]*)\Z"
+        add("tag:yaml.org,2002:int", re.compile(number), list("-+0123456789"))
+        real = r"[-+]?(?:[0-9][0-9_]*)?\.?[0-9_]+(?:[eE][-+]?[0-9]+)?\Z|[-+]?[0-9][0-9_]*\.(?:[eE][-+]?[0-9]+)?\Z"
+        add("tag:yaml.org,2002:float", re.compile(real), list("-+.0123456789"))
+        add("tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""])
+        add("tag:yaml.org,2002:merge", re.compile(r"<<\Z"), ["<"])
+        _loader = Loader
+    return _loader
+
+
+def decode_yaml(body: bytes, expected_kind: str = "") -> tuple[Any, list[str]]:
+    """As ``decode_json`` for the first document of a YAML body; duplicates read ``line 9: key "foo" already set in map``."""
+    import yaml
+
+    loader = _yaml_loader()(body)
+    try:
+        node = loader.get_node() if loader.check_node() else None
+    except yaml.YAMLError as err:
+        mark = getattr(err, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(err, "problem", None) or str(err)
+        raise bad_request(f"error decoding YAML: yaml: {where}{problem}") from None
+    except (ValueError, RecursionError) as err:
+        raise bad_request(f"error decoding YAML: yaml: {err}") from None
+    finally:
+        loader.dispose()
+    texts: list[str] = []
+    builder = _YAMLBuilder(texts)
+    value = builder.build(node) if node is not None else None
+    if not isinstance(value, dict):
+        raise _unreadable(
+            body,
+            expected_kind,
+            f"json: cannot unmarshal {_json_type(value)} into Go value of type struct {{ APIVersion string; Kind string }}",
+        )
+    return value, texts
+
+
+class _YAMLBuilder:
+    """Values from composed nodes, bounded: aliases may not multiply a small body into a huge object."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self._texts = texts
+        self._left = _MAX_YAML_NODES
+        self._open: set[int] = set()
+
+    def build(self, node: Any) -> Any:
+        self._left -= 1
+        if self._left < 0 or id(node) in self._open:
+            raise bad_request("error decoding YAML: yaml: document contains excessive aliasing")
+        if node.id == "scalar":
+            return self._scalar(node)
+        self._open.add(id(node))
+        try:
+            return [self.build(item) for item in node.value] if node.id == "sequence" else self._mapping(node)
+        finally:
+            self._open.discard(id(node))
+
+    def _mapping(self, node: Any) -> Obj:
+        out: Obj = {}
+        merged: Obj = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                sources = value_node.value if value_node.id == "sequence" else [value_node]
+                for source in reversed(sources):
+                    merged.update(self.build(source))
+                continue
+            if key_node.id != "scalar":
+                raise bad_request(f"error decoding YAML: yaml: line {key_node.start_mark.line + 1}: invalid map key")
+            key = self._scalar(key_node)
+            name = key if isinstance(key, str) else key_node.value if not isinstance(key, bool) else str(key).lower()
+            if name in out:
+                self._texts.append(f'line {key_node.start_mark.line + 1}: key "{name}" already set in map')
+            out[name] = self.build(value_node)
+        for name, value in merged.items():
+            out.setdefault(name, value)
+        return out
+
+    def _scalar(self, node: Any) -> Any:
+        tag, text = node.tag.rpartition(":")[2], node.value
+        if tag == "null":
+            return None
+        if tag == "bool":
+            return text.lower() in ("y", "yes", "true", "on")
+        if tag == "int":
+            return _yaml_int(text)
+        if tag == "float":
+            return float(text.replace("_", ""))
+        return text
+
+
+def _yaml_int(text: str) -> int:
+    digits = text.replace("_", "").lower()
+    sign = -1 if digits.startswith("-") else 1
+    digits = digits.lstrip("+-")
+    for prefix, base in (("0b", 2), ("0o", 8), ("0x", 16)):
+        if digits.startswith(prefix):
+            return sign * int(digits[2:], base)
+    if len(digits) > 1 and digits.startswith("0"):
+        return sign * int(digits, 8)
+    return sign * int(digits)

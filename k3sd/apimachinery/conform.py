@@ -1,0 +1,7 @@
+"""placeholder replaced below"""
+
+from typing import Any
+
+
+def conform(obj: Any, type_: Any) -> list[str]:
+    return []
