@@ -1,0 +1,322 @@
+"""What this machine lacks for running k3sd, found before anything is changed. Reads ``/proc`` and ``/sys`` and opens nothing.
+
+``check`` is cheap enough for every start; ``k3sd check-config`` tries the kernel's features for real.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from k3sd.config.paths import CNI_PLUGIN_DIRS
+from k3sd.config.problem import Problem
+from k3sd.config.settings import Settings
+
+KUBELET_PORT = 10250
+CNI_PLUGINS = ("bridge", "host-local", "loopback", "portmap")
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+PROGRAMS: dict[str, tuple[str, str]] = {
+    "containerd": ("containerd", "containerd"),
+    "containerd-shim-runc-v2": ("containerd", "containerd"),
+    "runc": ("runc", "runc"),
+    "catatonit": ("catatonit", "catatonit"),
+    "iptables": ("iptables", "iptables-nft"),
+    "setpriv": ("util-linux", "util-linux"),
+}
+"""Program to its package in Debian and in Fedora."""
+
+MODULES: dict[str, tuple[str, str]] = {
+    "aiohttp": ("python3-aiohttp", "python3-aiohttp"),
+    "cryptography": ("python3-cryptography", "python3-cryptography"),
+}
+NODE_MODULES: dict[str, tuple[str, str]] = {
+    "grpc": ("python3-grpcio", "python3-grpcio"),
+    "google.protobuf": ("python3-protobuf", "python3-protobuf"),
+    "pyroute2": ("python3-pyroute2", "python3-pyroute2"),
+    "nftables": ("python3-nftables", "python3-nftables"),
+}
+"""Python module to its package in Debian and in Fedora."""
+
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+_CAP_SYS_RESOURCE = 24
+_CONTROLLERS = ("cpu", "memory", "pids")
+_KERNEL_DEFAULTS = {
+    "vm/overcommit_memory": "1",
+    "vm/panic_on_oom": "0",
+    "kernel/panic": "10",
+    "kernel/panic_on_oops": "1",
+}
+"""What the kubelet sets, and ``protect-kernel-defaults`` demands instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """``problems`` stand in the way. ``restrict_oom_score_adj`` is the fact that containerd must not lower scores."""
+
+    problems: tuple[Problem, ...]
+    restrict_oom_score_adj: bool
+
+
+def check(settings: Settings, ports: bool = True) -> Report:
+    """Everything that stands in the way of ``settings`` on this machine. ``ports`` is false where they are already ours."""
+    if os.geteuid() != 0:
+        return Report(
+            (Problem("k3sd", "is not running as root", "start it with sudo, or with systemctl start k3sd-server"),), False
+        )
+    capabilities = effective_capabilities()
+    problems = [*missing_modules(MODULES)]
+    if not settings.disable_agent:
+        problems += missing_modules(NODE_MODULES)
+        problems += check_capabilities(capabilities)
+        problems += check_programs(settings)
+        problems += check_cni()
+        problems += check_cgroups()
+        problems += check_overlay(settings.snapshotter)
+        if settings.protect_kernel_defaults:
+            problems += check_kernel_defaults()
+    if ports:
+        problems += check_ports(settings)
+    return Report(tuple(problems), not capabilities >> _CAP_SYS_RESOURCE & 1)
+
+
+def install(package: tuple[str, str]) -> str:
+    """The remedy for a missing package, in the words of this distribution. ``package`` is Debian's and Fedora's name."""
+    if shutil.which("dnf", path=SYSTEM_PATH) and not shutil.which("apt-get", path=SYSTEM_PATH):
+        return f"run: dnf install {package[1]}"
+    return f"run: apt install {package[0]}"
+
+
+def find_program(name: str) -> str | None:
+    """Where a program is, with the system's own directories behind ``PATH``."""
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":" + SYSTEM_PATH)
+
+
+def missing_modules(modules: dict[str, tuple[str, str]]) -> Iterator[Problem]:
+    for module, package in modules.items():
+        try:
+            found = importlib.util.find_spec(module) is not None
+        except ModuleNotFoundError:
+            found = False  # the parent of a dotted name is missing
+        if not found:
+            yield Problem("python3", f"the module {module} is not installed", install(package))
+
+
+def check_programs(settings: Settings) -> Iterator[Problem]:
+    """Missing programs; with an external runtime, its missing socket instead of containerd's."""
+    own = not settings.container_runtime_endpoint
+    for name, package in PROGRAMS.items():
+        if (own or package[0] != "containerd") and find_program(name) is None:
+            yield Problem(name, "is not installed", install(package))
+    if not own and settings.container_runtime_endpoint != "/dev/null" and not Path(settings.containerd_socket).is_socket():
+        yield Problem(
+            settings.containerd_socket, "is not a socket", "start the container runtime, or correct container-runtime-endpoint"
+        )
+    if own and settings.default_runtime not in ("runc", "crun"):
+        yield Problem("default-runtime", f"there is no runtime {settings.default_runtime!r}", "choose runc or crun")
+    elif own and find_program(settings.default_runtime) is None:
+        yield Problem(settings.default_runtime, "is not installed", install((settings.default_runtime,) * 2))
+
+
+def check_cni() -> Iterator[Problem]:
+    """The CNI plugins k3sd's configuration names."""
+    missing = [name for name in CNI_PLUGINS if not any((directory / name).exists() for directory in CNI_PLUGIN_DIRS)]
+    if missing:
+        places = ", ".join(map(str, CNI_PLUGIN_DIRS))
+        package = ("containernetworking-plugins", "containernetworking-plugins")
+        yield Problem("CNI", f"no plugin {', '.join(missing)} in {places}", install(package))
+
+
+# capabilities
+
+
+def effective_capabilities() -> int:
+    """The bit mask of this process, from ``/proc``."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0
+
+
+def check_capabilities(mask: int) -> Iterator[Problem]:
+    for name, bit in _CAPABILITIES.items():
+        if not mask >> bit & 1:
+            yield Problem(
+                "privileges", f"root has no {name} here", f"run the surrounding container with {name}, or k3sd outside of it"
+            )
+
+
+# cgroups
+
+
+def cgroup_root(mounts: str) -> tuple[int, dict[str, str]]:
+    """``(version, controller -> mount point)`` from the text of ``/proc/mounts``. Version 2 has the one key "". 0: none."""
+    v1: dict[str, str] = {}
+    v2 = ""
+    for line in mounts.splitlines():
+        fields = line.split()
+        if fields[2] == "cgroup2":
+            v2 = v2 or fields[1]
+        elif fields[2] == "cgroup":
+            v1.update(dict.fromkeys(fields[3].split(","), fields[1]))
+    if any(controller in v1 for controller in _CONTROLLERS):
+        return 1, v1
+    return (2, {"": v2}) if v2 else (0, {})
+
+
+def check_cgroups() -> Iterator[Problem]:
+    """Controllers that pods need. The Raspberry Pi's firmware leaves memory off."""
+    version, mounted = cgroup_root(Path("/proc/mounts").read_text())
+    if version == 0:
+        yield Problem(
+            "/sys/fs/cgroup",
+            "no cgroup file system is mounted",
+            "boot with systemd, or run: mount -t cgroup2 none /sys/fs/cgroup",
+        )
+        return
+    if version == 2:
+        present = set(Path(mounted[""], "cgroup.controllers").read_text().split())
+    else:
+        present = set(mounted)
+    for name in _CONTROLLERS:
+        if name not in present:
+            yield Problem("/sys/fs/cgroup", f"the {name} cgroup controller is off", controller_remedy(name))
+    place = mounted[""] if version == 2 else mounted.get("memory", "/sys/fs/cgroup")
+    if not os.access(place, os.W_OK) or os.statvfs(place).f_flag & os.ST_RDONLY:
+        yield Problem(place, "is read-only", f"run: mount -o remount,bind,rw {place}")
+
+
+def controller_remedy(name: str) -> str:
+    """How to switch a controller on: the exact file and line."""
+    words = "cgroup_enable=memory cgroup_memory=1" if name == "memory" else f"cgroup_enable={name}"
+    for file in ("/boot/firmware/cmdline.txt", "/boot/cmdline.txt"):
+        if Path(file).is_file():
+            return f"append {words} to the one line of {file} and reboot"
+    if Path("/etc/default/grub").is_file():
+        return f"append {words} to GRUB_CMDLINE_LINUX in /etc/default/grub, run update-grub and reboot"
+    if cgroup_root(Path("/proc/mounts").read_text())[0] == 1:
+        return f"run: mkdir -p /sys/fs/cgroup/{name} && mount -t cgroup -o {name} none /sys/fs/cgroup/{name}"
+    return f"boot the kernel with {words}"
+
+
+# kernel
+
+
+def check_overlay(snapshotter: str) -> Iterator[Problem]:
+    if snapshotter == "overlayfs" and not has_filesystem("overlay"):
+        yield Problem("kernel", "has no overlay file system", "load it with: modprobe overlay, or choose --snapshotter=native")
+
+
+def has_filesystem(name: str) -> bool:
+    """Registered, or a module that the kernel loads when it is mounted."""
+    registered = {line.split()[-1] for line in Path("/proc/filesystems").read_text().splitlines() if line.strip()}
+    return name in registered or has_module(name)
+
+
+def has_module(name: str) -> bool:
+    """Whether the running kernel has the module, built in or as a file."""
+    directory = Path("/lib/modules", os.uname().release)
+    for listing in ("modules.builtin", "modules.dep"):
+        try:
+            text = (directory / listing).read_text()
+        except OSError:
+            continue  # a kernel without modules has no such file
+        if f"/{name}.ko" in text or f"/{name.replace('_', '-')}.ko" in text:
+            return True
+    return False
+
+
+def check_kernel_defaults() -> Iterator[Problem]:
+    for name, wanted in _KERNEL_DEFAULTS.items():
+        path = Path("/proc/sys", name)
+        found = path.read_text().strip() if path.exists() else "absent"
+        if found != wanted:
+            key = name.replace("/", ".")
+            what = f"{key} is {found}, and protect-kernel-defaults demands {wanted}"
+            yield Problem("kernel", what, f"write {key}={wanted} to /etc/sysctl.d/90-k3sd.conf and run: sysctl --system")
+
+
+# ports
+
+
+def check_ports(settings: Settings) -> Iterator[Problem]:
+    """Ports that another program listens on. Sockets handed to us by systemd are ours."""
+    wanted = {"https-listen-port": (settings.bind_address, settings.https_listen_port)}
+    if not settings.disable_agent:
+        wanted["kubelet"] = (settings.bind_address, KUBELET_PORT)
+    for name, (host, port) in wanted.items():
+        error = _bind_error(host, port)
+        if error is None or _is_inherited(port):
+            continue
+        remedy = "stop it"
+        if name == "https-listen-port":
+            remedy += ", or choose another port with --https-listen-port"
+        yield (
+            Problem(f"port {port}", f"is in use by {port_owner(port) or 'another program'}", remedy)
+            if error == "in use"
+            else Problem(f"address {host}", f"cannot be bound: {error}", "correct --bind-address")
+        )
+
+
+def _bind_error(host: str, port: int) -> str | None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return "in use" if error.errno == 98 else str(error.strerror)
+        # Two sockets with SO_REUSEADDR may be bound to one port, but only one may listen.
+        try:
+            probe.listen(1)
+        except OSError:
+            return "in use"
+    return None
+
+
+def _listener_inodes(port: int) -> set[str]:
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except FileNotFoundError:
+            continue  # no IPv6
+        for line in lines:
+            fields = line.split()
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                found.add(fields[9])
+    return found
+
+
+def _is_inherited(port: int) -> bool:
+    inodes = _listener_inodes(port)
+    return any(target in {f"socket:[{inode}]" for inode in inodes} for target in _descriptors("self"))
+
+
+def _descriptors(pid: str) -> Iterator[str]:
+    try:
+        entries = list(os.scandir(f"/proc/{pid}/fd"))
+    except OSError:
+        return  # ended meanwhile, or another user's
+    for entry in entries:
+        try:
+            yield os.readlink(entry.path)
+        except OSError:
+            continue  # closed meanwhile
+
+
+def port_owner(port: int) -> str:
+    """``name (pid N)`` of the process that listens on a TCP port, or "" where ``/proc`` does not tell."""
+    targets = {f"socket:[{inode}]" for inode in _listener_inodes(port)}
+    for pid in sorted(filter(str.isdigit, os.listdir("/proc")), key=int):
+        if any(target in targets for target in _descriptors(pid)):
+            try:
+                return f"{Path('/proc', pid, 'comm').read_text().strip()} (pid {pid})"
+            except OSError:
+                return ""
+    return ""
