@@ -1,0 +1,31 @@
+"""Kubernetes's store: ``backend`` is the contract, ``open_backend`` gives a driver for K3s's ``--datastore-endpoint``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from k3sd.datastore.endpoint import TLS, driver_of
+
+if TYPE_CHECKING:
+    from k3sd.datastore.backend import Backend
+
+
+def open_backend(endpoint: str = "", *, data_dir: Path, cafile: str = "", certfile: str = "", keyfile: str = "") -> Backend:
+    """The backend for ``endpoint``, not yet started. Relative SQLite paths are below ``<data_dir>/server``, as in K3s.
+
+    Raises DatastoreError for an endpoint that names no known driver or is malformed.
+    """
+    from k3sd.datastore.store import LogStore
+
+    tls = TLS(cafile, certfile, keyfile)
+    driver = driver_of(endpoint)
+    del tls
+    if driver == "memory":
+        from k3sd.datastore.drivers.memory import MemoryLog
+
+        return LogStore(MemoryLog())
+    from k3sd.datastore.drivers.sqlite import SqliteLog
+
+    path = endpoint.removeprefix("sqlite://").partition("?")[0]
+    return LogStore(SqliteLog(data_dir / "server" / (path or "db/state.db")))

@@ -1,0 +1,47 @@
+"""K3s's ``--datastore-endpoint`` syntax. Source: K3s kine, ``pkg/endpoint`` and the drivers' DSN parsing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from k3sd.datastore.backend import DatastoreError
+
+SCHEMES = {
+    "sqlite": "sqlite",
+    "postgres": "postgres",
+    "postgresql": "postgres",
+    "mysql": "mysql",
+    "http": "etcd",
+    "https": "etcd",
+    "unix": "etcd",
+    "unixs": "etcd",
+    "memory": "memory",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """PEM file names; empty means not given."""
+
+    cafile: str = ""
+    certfile: str = ""
+    keyfile: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.cafile or self.certfile or self.keyfile)
+
+
+def driver_of(endpoint: str) -> str:
+    """The driver's name for an endpoint; ``sqlite`` when it is empty. Never quotes the rest, which may hold a password."""
+    if not endpoint:
+        return "sqlite"
+    scheme, found, _ = endpoint.partition("://")
+    if endpoint == "memory":
+        return "memory"
+    if not found:
+        raise DatastoreError("invalid datastore endpoint; endpoint should be a DSN URI in the format <scheme>://<authority>")
+    driver = SCHEMES.get(scheme.lower())
+    if driver is None:
+        known = ", ".join(sorted(SCHEMES))
+        raise DatastoreError(f"datastore endpoint has the unknown scheme {scheme[:32]!r}; known are {known}")
+    return driver
