@@ -1,7 +1,7 @@
 """What is really a kind's own: one ``Strategy`` a resource, and the handlers of subresources and of virtual resources.
 
-Upstream: ``pkg/registry/<group>/<kind>/strategy.go``, ``pkg/apis/<group>/validation``. A module here covers kinds that change
-together. Modules register with ``@strategy(...)``; ``load`` imports them once. A resource without a strategy uses the base class.
+Upstream: ``pkg/registry/<group>/<kind>/strategy.go``, ``pkg/apis/<group>/validation``. A module here covers kinds that
+change together. Modules register with ``@strategy(...)``; ``load`` imports them once. A resource without one uses the base class.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _classes: dict[Resource, type[Strategy]] = {}
 
 
 class SubresourceHandler(Protocol):
-    """A subresource, or a resource that stores nothing (``subresource == ""``: reviews, ``bindings``), with its own way of being served.
+    """A subresource, or a resource that stores nothing (``subresource == ""``: reviews, ``bindings``), served in its own way.
 
     Only the verbs that discovery lists are called. ``get`` returns what ``update`` and patch start from; ``update`` gets the
     whole new object and honours its ``metadata.resourceVersion``. Both raise StatusError. Authorization has been done,
