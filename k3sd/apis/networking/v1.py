@@ -1,0 +1,116 @@
+"""Types of networking/v1. The notation is described in ``k3sd.apimachinery.schema``."""
+
+TYPES = """\
+HTTPIngressPath
+  path 1 string
+  backend! 2 IngressBackend
+  pathType! 3 *string
+HTTPIngressRuleValue
+  paths! 1 []HTTPIngressPath atomic
+Ingress kind
+  metadata 1 ObjectMeta
+  spec 2 IngressSpec
+  status 3 IngressStatus
+IngressBackend
+  resource 3 *core.TypedLocalObjectReference
+  service 4 *IngressServiceBackend
+IngressClass kind
+  metadata 1 ObjectMeta
+  spec 2 IngressClassSpec
+IngressClassList kind
+  metadata 1 ListMeta
+  items! 2 []IngressClass
+IngressClassParametersReference
+  apiGroup 1 *string
+  kind! 2 string
+  name! 3 string
+  scope 4 *string
+  namespace 5 *string
+IngressClassSpec
+  controller 1 string
+  parameters 2 *IngressClassParametersReference
+IngressList kind
+  metadata 1 ListMeta
+  items! 2 []Ingress
+IngressLoadBalancerIngress
+  ip 1 string
+  hostname 2 string
+  ports 4 []IngressPortStatus atomic
+IngressLoadBalancerStatus
+  ingress 1 []IngressLoadBalancerIngress atomic
+IngressPortStatus
+  port! 1 int32
+  protocol! 2 string
+  error 3 *string
+IngressRule
+  host 1 string
+  http 2.1 *HTTPIngressRuleValue
+IngressServiceBackend
+  name! 1 string
+  port 2 ServiceBackendPort
+IngressSpec
+  defaultBackend 1 *IngressBackend
+  tls 2 []IngressTLS atomic
+  rules 3 []IngressRule atomic
+  ingressClassName 4 *string
+IngressStatus
+  loadBalancer 1 IngressLoadBalancerStatus
+IngressTLS
+  hosts 1 []string atomic
+  secretName 2 string
+IPAddress kind
+  metadata 1 ObjectMeta
+  spec! 2 IPAddressSpec omit
+IPAddressList kind
+  metadata 1 ListMeta
+  items! 2 []IPAddress
+IPAddressSpec
+  parentRef! 1 *ParentReference
+IPBlock
+  cidr! 1 string
+  except 2 []string atomic
+NetworkPolicy kind
+  metadata 1 ObjectMeta
+  spec 2 NetworkPolicySpec
+NetworkPolicyEgressRule
+  ports 1 []NetworkPolicyPort atomic
+  to 2 []NetworkPolicyPeer atomic
+NetworkPolicyIngressRule
+  ports 1 []NetworkPolicyPort atomic
+  from 2 []NetworkPolicyPeer atomic
+NetworkPolicyList kind
+  metadata 1 ListMeta
+  items! 2 []NetworkPolicy
+NetworkPolicyPeer
+  podSelector 1 *LabelSelector
+  namespaceSelector 2 *LabelSelector
+  ipBlock 3 *IPBlock
+NetworkPolicyPort
+  protocol 1 *string
+  port 2 *IntOrString
+  endPort 3 *int32
+NetworkPolicySpec
+  podSelector 1 LabelSelector always
+  ingress 2 []NetworkPolicyIngressRule atomic
+  egress 3 []NetworkPolicyEgressRule atomic
+  policyTypes 4 []string atomic
+ParentReference
+  group 1 string
+  resource! 2 string omit
+  namespace 3 string
+  name! 4 string omit
+ServiceBackendPort
+  name 1 string
+  number 2 int32
+ServiceCIDR kind
+  metadata 1 ObjectMeta
+  spec 2 ServiceCIDRSpec
+  status 3 ServiceCIDRStatus
+ServiceCIDRList kind
+  metadata 1 ListMeta
+  items! 2 []ServiceCIDR
+ServiceCIDRSpec
+  cidrs 1 []string atomic
+ServiceCIDRStatus
+  conditions 1 []Condition map=type merge=type
+"""
