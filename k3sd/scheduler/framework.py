@@ -20,7 +20,8 @@ MAX_SCORE = 100
 
 class Plugin:
     """A filter, a score or both. ``prepare`` runs once a cycle (upstream's PreFilter and PreScore) and returns state handed
-    to the others; ``filter`` returns a reason the node does not fit, or an empty string; ``score`` a number, ``normalize`` brings all
+    to the others; ``filter`` returns a reason the node does not fit, or an empty string; ``score`` a number, ``normalize``
+    brings all
     to 0..100."""
 
     name = ""

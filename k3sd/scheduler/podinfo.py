@@ -48,7 +48,8 @@ def _requests(container: Obj, defaults: bool) -> Resources:
 
 
 def pod_requests(pod: Obj, *, defaults: bool = False) -> Resources:
-    """Sum of containers and sidecars, or the largest init step where that is more, or what the pod says for itself, plus overhead.
+    """Sum of containers and sidecars, or the largest init step where that is more, or what the pod says for itself, plus
+    overhead.
 
     ``defaults`` counts containers without cpu or memory requests as upstream's scoring does.
     """

@@ -1,4 +1,5 @@
-"""Which lower-priority pods would have to go for a pod to fit: pure. Source: ``framework/preemption``, ``plugins/defaultpreemption``."""
+"""Which lower-priority pods would have to go for a pod to fit: pure. Source: ``framework/preemption``,
+``plugins/defaultpreemption``."""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ PARK_LIMIT_SECONDS = 300.0
 
 
 class SchedulingQueue:
-    """One entry a pod uid. ``pop`` waits for the next pod; ``park`` puts one aside that did not fit; ``move_all`` wakes the parked."""
+    """One entry a pod uid. ``pop`` waits for the next pod; ``park`` puts one aside that did not fit; ``move_all`` wakes the
+    parked."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

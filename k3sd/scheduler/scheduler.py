@@ -1,4 +1,5 @@
-"""The scheduling loop: events in, one pure cycle a pod, bindings out. Source: ``pkg/scheduler/scheduler.go``, ``schedule_one.go``."""
+"""The scheduling loop: events in, one pure cycle a pod, bindings out. Source: ``pkg/scheduler/scheduler.go``,
+``schedule_one.go``."""
 
 from __future__ import annotations
 

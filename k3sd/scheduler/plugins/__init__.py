@@ -1,4 +1,5 @@
-"""Filters and scores, one module each, under kube-scheduler's names; ``default_plugins`` is the default profile in its order."""
+"""Filters and scores, one module each, under kube-scheduler's names; ``default_plugins`` is the default profile in its
+order."""
 
 from __future__ import annotations
 

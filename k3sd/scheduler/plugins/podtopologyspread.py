@@ -1,4 +1,5 @@
-"""Even spread over topology domains: the pod's own constraints, else upstream's soft defaults. Source: ``plugins/podtopologyspread``."""
+"""Even spread over topology domains: the pod's own constraints, else upstream's soft defaults. Source:
+``plugins/podtopologyspread``."""
 
 from __future__ import annotations
 
