@@ -1,6 +1,7 @@
 """``Log``: what a driver does, synchronously: keep rows, decide writes against them, read them back.
 
-``k3sd.datastore.store`` turns a log into a ``Backend``. ``open``, ``commit``, ``compact_step`` and ``close`` run in one writer thread; the readers (``get``, ``list``, ``count``, ``history``) and ``maintain`` in others, at the same time.
+``k3sd.datastore.store`` turns a log into a ``Backend``. ``open``, ``commit``, ``compact_step`` and ``close`` run in one writer
+thread; the readers (``get``, ``list``, ``count``, ``history``) and ``maintain`` in others, at the same time.
 All raise DatastoreError only.
 """
 
