@@ -10,6 +10,7 @@ import logging
 import os
 import pwd
 import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,6 +33,8 @@ def main(role: str, argv: Sequence[str], running: bool, out: IO[str]) -> int:
     from k3sd.config.preflight import check
     from k3sd.config.problem import ConfigError
     from k3sd.config.resolve import resolve
+    from k3sd.kubelet.containerd import ContainerdConfigError
+    from k3sd.kubelet.registries import RegistriesError
     from k3sd.pki.authority import PKIError
     from k3sd.tokens.join import TokenError
 
@@ -50,7 +53,7 @@ def main(role: str, argv: Sequence[str], running: bool, out: IO[str]) -> int:
     settings = replace(settings, restrict_oom_score_adj=report.restrict_oom_score_adj)
     try:
         containerd = prepare_files(settings)
-    except (PKIError, TokenError) as error:
+    except (PKIError, TokenError, ContainerdConfigError, RegistriesError) as error:
         say(str(error), 3)
         return 1
     except OSError as error:
@@ -92,7 +95,8 @@ def prepare_files(settings: Settings) -> bool:
         return False
     from k3sd.kubelet.containerd import write_config
 
-    write_config(settings)
+    version = subprocess.run(["containerd", "--version"], capture_output=True, text=True, check=True).stdout
+    write_config(settings, version)
     return True
 
 

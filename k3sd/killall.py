@@ -1,0 +1,211 @@
+"""``k3sd killall``: remove every process, mount, namespace, link and nft table that k3sd made here, and nothing else.
+
+What belongs to k3sd is proved, not guessed by name: processes by their command line and mount namespace (a k3sd inside a
+container on this host is somebody else's), network namespaces by the CNI plugins' own records, mounts by where they are.
+Data, certificates and images stay. Source of the list: K3s ``k3s-killall.sh``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from k3sd.config import paths
+from k3sd.kubelet.volumes import mounts
+
+UNITS = ("k3sd-server.socket", "k3sd-agent.socket", "k3sd-server.service", "k3sd-agent.service")
+STOP_SECONDS = 60.0
+
+
+def main() -> int:
+    """Returns 0 when everything is gone, 1 when something stayed; says both."""
+    if os.geteuid() != 0:
+        print("k3sd killall: not running as root; start it with sudo", file=sys.stderr)
+        return 1
+    stop_units()
+    stop_parent()
+    removed = [f"process {pid}" for pid in kill_trees(find_ours())]
+    namespaces = recorded_namespaces()
+    removed += [f"mount {point}" for point in detach(our_mounts(mounts.mount_points()))]
+    removed += [f"network namespace {path.name}" for path in namespaces if remove_namespace(path)]
+    from k3sd.network.cleanup import cleanup
+
+    removed += cleanup()
+    removed += [f"cgroup {path}" for path in remove_cgroups()]
+    for directory in (paths.RUN_DIR, paths.KUBELET_ROOT / "pods", paths.POD_LOGS):
+        mounts.remove_tree(directory)
+    left = [*find_ours(), *our_mounts(mounts.mount_points())]
+    print(f"removed {len(removed)} things that k3sd made" if removed else "nothing of k3sd was running")
+    for item in left:
+        print(f"k3sd killall: {item} could not be removed; see dmesg, or reboot", file=sys.stderr)
+    return 1 if left else 0
+
+
+def stop_units() -> None:
+    """Under systemd the units would start everything again."""
+    if Path("/run/systemd/system").is_dir() and shutil.which("systemctl"):
+        subprocess.run(["systemctl", "stop", *UNITS], check=False, stderr=subprocess.DEVNULL)
+
+
+def stop_parent() -> None:
+    """Ask a parent that runs outside systemd to stop, so that it closes its datastore in peace."""
+    try:
+        pid = int((paths.RUN_DIR / "k3sd.pid").read_text())
+    except (OSError, ValueError):
+        return
+    if "k3sd" not in command_line(pid) or not same_namespace(pid):
+        return
+    os.kill(pid, signal.SIGTERM)
+    wait(lambda: not Path(f"/proc/{pid}").exists(), STOP_SECONDS)
+
+
+def wait(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether the condition came true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+# processes
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def same_namespace(pid: int) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
+    except OSError:
+        return False
+
+
+def is_ours(line: str) -> bool:
+    """Whether a command line is one of k3sd's processes or of its containerd's shims."""
+    words = line.split()
+    if not words:
+        return False
+    if "containerd-shim" in words[0]:
+        return str(paths.CONTAINERD_SOCKET) in words
+    if Path(words[0]).name == "containerd" or "containerd" in words[:5]:
+        return any(word.endswith("/agent/etc/containerd/config.toml") for word in words)
+    roles = ("server", "agent", "_control-plane", "_node")
+    return any(words[i : i + 2] == ["-m", "k3sd"] and words[i + 2] in roles for i in range(len(words) - 2))
+
+
+def find_ours() -> list[int]:
+    """Process ids of k3sd's own processes, not of what they started."""
+    pids = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()]
+    return [pid for pid in pids if pid != os.getpid() and is_ours(command_line(pid)) and same_namespace(pid)]
+
+
+def parents() -> dict[int, int]:
+    """Parent by process id, of everything running."""
+    table: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                table[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except (OSError, IndexError, ValueError):
+                continue  # gone meanwhile
+    return table
+
+
+def with_descendants(roots: Iterable[int], table: dict[int, int]) -> set[int]:
+    found = set(roots)
+    grown = True
+    while grown:
+        more = {pid for pid, parent in table.items() if parent in found and pid not in found}
+        found |= more
+        grown = bool(more)
+    return found - {os.getpid()}
+
+
+def kill_trees(roots: list[int]) -> set[int]:
+    """SIGKILL the processes and all their descendants: a shim's descendants are a pod's. Returns them."""
+    doomed = with_descendants(roots, parents())
+    for pid in doomed:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    wait(lambda: not any(Path(f"/proc/{pid}/exe").exists() and command_line(pid) for pid in doomed), 10)
+    return doomed
+
+
+# mounts
+
+
+def our_mounts(points: Iterable[str]) -> list[str]:
+    """Those below directories that only k3sd uses."""
+    roots = (str(paths.RUN_DIR), str(paths.KUBELET_ROOT / "pods"), str(paths.KUBELET_ROOT / "plugins"), "/var/run/k3s")
+    return [point for point in points if any(point.startswith(root + "/") for root in roots)]
+
+
+def detach(points: list[str]) -> list[str]:
+    """Unmount, the newest first. Returns what is gone."""
+    gone = []
+    for point in reversed(points):
+        try:
+            mounts.unmount(point)
+        except mounts.MountError as error:
+            print(f"k3sd killall: {error}", file=sys.stderr)
+            continue
+        gone.append(point)
+    return gone
+
+
+# network namespaces
+
+
+def recorded_namespaces() -> list[Path]:
+    """Network namespaces of pods, from the CNI library's result cache of our network (``cbr0-*``)."""
+    found = []
+    for record in (paths.CNI_STATE / "results").glob("cbr0-*"):
+        try:
+            path = Path(json.loads(record.read_bytes())["netns"])
+        except (OSError, ValueError, KeyError):
+            continue
+        if path.name.startswith("cni-") and path.exists():
+            found.append(path)
+    return found
+
+
+def remove_namespace(path: Path) -> bool:
+    try:
+        mounts.unmount(os.path.realpath(path))
+        path.unlink()
+    except OSError:
+        return False
+    return True
+
+
+# cgroups
+
+
+def remove_cgroups() -> list[str]:
+    """Empty ``kubepods`` cgroups in every hierarchy, leaves first."""
+    removed = []
+    root = Path("/sys/fs/cgroup")
+    for top in (*root.glob("kubepods*"), *root.glob("*/kubepods*")):
+        for directory, _, _ in os.walk(top, topdown=False):
+            try:
+                os.rmdir(directory)
+            except OSError:
+                continue  # still used by somebody else's pods
+            if directory == str(top):
+                removed.append(directory)
+    return removed
