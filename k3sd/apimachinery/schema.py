@@ -39,31 +39,19 @@ _ELSEWHERE = {
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1": "apiextensions.v1",
     "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1": "apiregistration.v1",
 }
-MODULES = [
-    "admissionregistration.v1",
-    "apiextensions.v1",
-    "apiregistration.v1",
-    "apps.v1",
-    "authentication.v1",
-    "authorization.v1",
-    "autoscaling.v1",
-    "autoscaling.v2",
-    "batch.v1",
-    "certificates.v1",
-    "coordination.v1",
-    "core.v1",
-    "discovery.v1",
-    "events.v1",
-    "flowcontrol.v1",
-    "meta.v1",
-    "networking.v1",
-    "node.v1",
-    "policy.v1",
-    "rbac.v1",
-    "resource.v1",
-    "scheduling.v1",
-    "storage.v1",
-]
+MODULES = tuple(
+    f"{group}.{version}"
+    for version, groups in (
+        (
+            "v1",
+            "admissionregistration apiextensions apiregistration apps authentication authorization autoscaling batch "
+            "certificates coordination core discovery events flowcontrol meta networking node policy rbac resource "
+            "scheduling storage",
+        ),
+        ("v2", "autoscaling"),
+    )
+    for group in groups.split()
+)
 
 
 class Field:

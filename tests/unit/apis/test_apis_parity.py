@@ -21,25 +21,14 @@ JSON = {
     "double": "number:double",
 }
 PREFIX = {"": "", "list": "[]", "map": "map[string]", "maplist": "map[string][]"}
-OWN_TYPES = set(
-    [
-        "PodAttachOptions",
-        "PodExecOptions",
-        "PodLogOptions",
-        "PodPortForwardOptions",
-        "PodProxyOptions",
-        "NodeProxyOptions",
-        "ServiceProxyOptions",
-        "CreateOptions",
-        "UpdateOptions",
-        "PatchOptions",
-        "GetOptions",
-        "ListOptions",
-        "PartialObjectMetadata",
-        "PartialObjectMetadataList",
-        "List",
-    ]
-)
+OWN_TYPES = {
+    f"{name}{suffix}"
+    for suffix, names in (
+        ("Options", "PodAttach PodExec PodLog PodPortForward PodProxy NodeProxy ServiceProxy Create Update Patch Get List"),
+        ("", "PartialObjectMetadata PartialObjectMetadataList List"),
+    )
+    for name in names.split()
+}
 """Query options and list shapes: part of the API, not of the OpenAPI definitions."""
 DEFAULTED = {("ContainerPort", "protocol"), ("ServicePort", "protocol")}
 """Upstream's OpenAPI v2 leaves defaults out; those of list map keys are needed for server-side apply."""
