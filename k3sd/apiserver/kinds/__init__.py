@@ -1,7 +1,7 @@
 """What is really a kind's own: one ``Strategy`` a resource, and the handlers of subresources and of virtual resources.
 
 Upstream: ``pkg/registry/<group>/<kind>/strategy.go``, ``pkg/apis/<group>/validation``. A module here covers kinds that
-change together. Modules register with ``@strategy(...)``; ``load`` imports them once. A resource without one uses the base class.
+change together. Modules register with ``@strategy(...)``; ``load`` imports them once. Other resources use the base class.
 """
 
 from __future__ import annotations
@@ -20,29 +20,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=type[Strategy])
 
-_MODULES = (
-    "admissionregistration",
-    "autoscaling",
-    "batch",
-    "certificates",
-    "config",
-    "discovery",
-    "dra",
-    "events",
-    "extensions",
-    "flowcontrol",
-    "namespaces",
-    "networking",
-    "nodes",
-    "pods",
-    "policy",
-    "quota",
-    "rbac",
-    "scheduling",
-    "services",
-    "storage",
-    "workloads",
-)
+_MODULES = ("pods", "services", "workloads")
 _classes: dict[Resource, type[Strategy]] = {}
 
 
