@@ -1,0 +1,22 @@
+"""The controllers: each watches objects and moves the cluster towards what they ask for.
+
+One module a controller, named as kube-controller-manager names it; ``base`` is what they share, ``manager`` the table of all of
+them. Source: ``pkg/controller`` of Kubernetes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from k3sd.client.api import Client
+    from k3sd.client.informer import InformerFactory
+    from k3sd.config.settings import Settings
+
+
+async def run_controllers(client: Client, informers: InformerFactory, settings: Settings) -> None:
+    """Run all enabled controllers until cancelled. ``settings.controller_manager_args["controllers"]`` selects them."""
+    from k3sd.controllers import manager
+    from k3sd.controllers.base import Context
+
+    await manager.run(Context(client, informers, settings))
