@@ -28,6 +28,8 @@ class Strategy:
 
     has_status: ClassVar[bool] = True
     """False for kinds without a status stanza (ConfigMap): nothing is reset or kept."""
+    keeps_status_on_create: ClassVar[bool] = False
+    """True where a creator may bring a status (Node: a kubelet registers with one)."""
     has_generation: ClassVar[bool] = False
     """True for kinds whose ``metadata.generation`` counts spec changes (most with a spec)."""
     allow_unconditional_update: ClassVar[bool] = True

@@ -88,7 +88,7 @@ async def create(ep: Endpoint, ctx: RequestContext, obj: Obj) -> Item:
     meta["creationTimestamp"] = timefmt.now()
     if strategy.has_generation:
         meta["generation"] = 1
-    if strategy.has_status and "status" in ep.type_.fields:
+    if strategy.has_status and not strategy.keeps_status_on_create and "status" in ep.type_.fields:
         obj.pop("status", None)
     apply_defaults(obj, ep.resource)
 

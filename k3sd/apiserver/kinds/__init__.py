@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=type[Strategy])
 
-_MODULES = ("pods", "services", "workloads")
+_MODULES = ("config", "namespaces", "nodes", "pods", "services", "workloads")
 _classes: dict[Resource, type[Strategy]] = {}
 
 

@@ -56,6 +56,18 @@ def qos_class(spec: Obj) -> str:
     return "Guaranteed" if guaranteed else "Burstable"
 
 
+def with_condition(status: Obj, condition: Obj) -> Obj:
+    """``status`` with the condition of that type set; its transition time moves only when its value does."""
+    current = next((c for c in status.get("conditions") or [] if c.get("type") == condition["type"]), None)
+    entry = dict(condition)
+    if current is not None and current.get("status") == entry["status"]:
+        entry["lastTransitionTime"] = current.get("lastTransitionTime") or timefmt.now()
+    else:
+        entry["lastTransitionTime"] = timefmt.now()
+    kept = [entry if c is current else c for c in status.get("conditions") or []]
+    return {**status, "conditions": kept if current is not None else [*kept, entry]}
+
+
 def is_finished(pod: Obj) -> bool:
     return (pod.get("status") or {}).get("phase") in PHASES_FINISHED
 
@@ -66,7 +78,7 @@ def is_static(pod: Obj) -> bool:
 
 @strategy(resources.PODS)
 class PodStrategy(Strategy):
-    has_generation = True
+    """Counts ``metadata.generation`` itself: binding changes the spec without bumping it (KEP-5067)."""
 
     def prepare_create(self, ctx: RequestContext, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})
@@ -96,14 +108,22 @@ class PodStrategy(Strategy):
         return errs
 
     def prepare_update(self, ctx: RequestContext, new: Obj, old: Obj) -> None:
-        # A status left out of an update is kept by the registry; QoS follows the spec only through resize.
-        new["status"] = old.get("status") or {}
+        if ctx.subresource != "binding" and spec_of(new) != spec_of(old):
+            new["metadata"]["generation"] = int(old["metadata"].get("generation") or 0) + 1
+        if ctx.subresource == "binding":
+            new["status"] = with_condition(old.get("status") or {}, {"type": "PodScheduled", "status": "True"})
 
     def validate_update(self, ctx: RequestContext, new: Obj, old: Obj) -> list[FieldError]:
         errs: Errors = []
-        if spec_of(new) == spec_of(old):
+        if ctx.subresource == "binding" or spec_of(new) == spec_of(old):
             return errs
         validate_pod_spec(spec_of(new), "spec", errs, pod_name=new["metadata"].get("name", ""))
+        if ctx.subresource == "ephemeralcontainers":
+            validate_ephemeral_update(spec_of(new), spec_of(old), errs)
+            return errs
+        if ctx.subresource == "resize":
+            validate_resize(new, old, errs)
+            return errs
         validate_spec_update(spec_of(new), spec_of(old), errs)
         if spec_of(new).get("nodeName") != spec_of(old).get("nodeName") and spec_of(new).get("schedulingGates"):
             errs.append(forbidden_field("spec.nodeName", "cannot be set until all schedulingGates have been cleared"))
