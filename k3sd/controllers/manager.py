@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from k3sd.controllers.base import Context, Controller
 from k3sd.controllers.namespace import NamespaceController
+from k3sd.controllers.replicaset import ReplicaSetController, ReplicationControllerController
 from k3sd.controllers.rootca import RootCACertPublisher
 from k3sd.controllers.serviceaccount import ServiceAccountController
 
@@ -36,6 +37,8 @@ TABLE: tuple[Row, ...] = (
     _row(NamespaceController, "namespace"),
     _row(ServiceAccountController, "serviceaccount"),
     _row(RootCACertPublisher, "root-ca-cert-publisher"),
+    _row(ReplicaSetController, "replicaset"),
+    _row(ReplicationControllerController, "replicationcontroller"),
 )
 
 
