@@ -154,9 +154,7 @@ def test_json_duplicates_carry_paths() -> None:
 
 
 def test_yaml_reads_as_upstream_does() -> None:
-    body = (
-        b'a: 2026-01-01\nb: yes\nc: 0644\nd: 1:30\ne: "on"\nfoo: 1\nfoo: 2\nf: &x {g: 1}\nh: {<<: *x, i: 2}\nj: 1_000\nk:\n'
-    )
+    body = b'a: 2026-01-01\nb: yes\nc: 0644\nd: 1:30\ne: "on"\nfoo: 1\nfoo: 2\nf: &x {g: 1}\nh: {<<: *x, i: 2}\nj: 1_000\nk:\n'
     obj, texts = codec.decode_yaml(body)
     assert texts == ['line 7: key "foo" already set in map']
     assert obj == {
