@@ -133,6 +133,10 @@ class Backend(Protocol):
         then live. Raises Compacted. A consumer that falls too far behind gets Unavailable and must list again; it never
         stalls a writer. Closing the iterator ends the watch."""
 
+    async def history(self, start: str, end: str, after: int, upto: int) -> tuple[Sequence[Event], int]:
+        """Kept events with ``after < revision <= upto`` and ``start <= key < end``, in order, some at a time: returns them and
+        the revision up to which they are complete (ask again from there until it is ``upto``). Raises Compacted."""
+
     def subscribe(self, listener: Callable[[Sequence[Event]], None]) -> Callable[[], None]:
         """Call ``listener`` synchronously in the event loop with every committed batch, all keys, in revision order, before
         the writers are answered. Returns the function that unsubscribes. The listener must not raise or block."""

@@ -16,10 +16,9 @@ from k3sd.datastore.backend import Compacted, DatastoreError, Event, Unavailable
 log = logging.getLogger(__name__)
 
 MAX_PENDING_EVENTS = 8192
-HISTORY_PAGE = 500
 
-ReadHistory = Callable[[str, str, int, int, int], Awaitable[tuple[Sequence[Event], int]]]
-"""``(start, end, after, up to, limit)`` -> events with after < revision <= up to, and the revision read up to."""
+ReadHistory = Callable[[str, str, int, int], Awaitable[tuple[Sequence[Event], int]]]
+"""``Backend.history``."""
 Listener = Callable[[Sequence[Event]], None]
 
 
@@ -78,7 +77,7 @@ class Watch:
                 raise self._error
             if self._next <= self._history_end:
                 try:
-                    events, reached = await self._history(self.start, self.end, self._next - 1, self._history_end, HISTORY_PAGE)
+                    events, reached = await self._history(self.start, self.end, self._next - 1, self._history_end)
                 except DatastoreError:
                     await self.aclose()
                     raise

@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 MAX_BATCH = 256
 READERS = 2
+HISTORY_PAGE = 500
 
 
 class _Call:
@@ -253,10 +254,10 @@ class LogStore:
     def watch(self, start: str, end: str, revision: int = 0) -> Watch:
         if self._closed:
             raise Unavailable(f"the datastore {self._closed}")
-        return self._hub.watch(start, end, revision, self._log.compact_revision, self._history)
+        return self._hub.watch(start, end, revision, self._log.compact_revision, self.history)
 
-    async def _history(self, start: str, end: str, after: int, upto: int, limit: int) -> tuple[Sequence[Event], int]:
-        return await self._read(self._log.history, start, end, after, upto, limit)
+    async def history(self, start: str, end: str, after: int, upto: int) -> tuple[Sequence[Event], int]:
+        return await self._read(self._log.history, start, end, after, upto, HISTORY_PAGE)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         return self._hub.subscribe(listener)
