@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from k3sd.config.load import Loaded, explain, load
 from k3sd.config.machine import Machine
 from k3sd.config.options import Role
-from k3sd.config.resolve import resolve_loaded
+from k3sd.config.resolve import DERIVED, resolve_loaded
+from k3sd.config.settings import Settings
 
 _WIDTH = 48
 _USAGE = """usage: k3sd config check|show [server|agent] [--json] [flags]
@@ -32,9 +33,10 @@ def run(argv: Sequence[str]) -> int:
         role = "agent" if words.pop(0) == "agent" else "server"
     as_json = "--json" in words
     loaded = load(role, [word for word in words if word != "--json"], os.environ)
-    _, problems = resolve_loaded(loaded, os.environ, Machine())
+    settings, problems = resolve_loaded(loaded, os.environ, Machine())
     if action == "show":
-        print(show_json(loaded) if as_json else show(loaded))
+        settled = settings if not any(problem.fatal for problem in problems) else None
+        print(show_json(loaded, settled) if as_json else show(loaded, settled))
     for problem in problems:
         print(f"{'error' if problem.fatal else 'warning'}: {problem}", file=sys.stderr)
     if any(problem.fatal for problem in problems):
@@ -45,19 +47,33 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def show(loaded: Loaded) -> str:
+def rows(loaded: Loaded, settings: Settings | None) -> list[tuple[str, str | list[str], str]]:
+    """``(name, value, origin)``; defaults that depend on the machine are shown as they came out, where they did."""
+    result: list[tuple[str, str | list[str], str]] = []
+    for value in explain(loaded):
+        name, origin = value.option.name, value.origin
+        if settings is not None and not value.explicit and name in DERIVED:
+            result.append((name, DERIVED[name](settings), "derived"))
+        elif value.option.kind == "list" and not value.option.secret:
+            result.append((name, list(loaded.items(name)), origin))
+        else:
+            result.append((name, value.shown, origin))
+    return result
+
+
+def show(loaded: Loaded, settings: Settings | None) -> str:
     """A configuration file with every value's origin as a comment."""
     lines = []
-    for name, value, origin in explain(loaded):
-        text = f"{name}: {json.dumps(value) if _needs_quotes(value) else value}"
-        lines.append(f"{text:<{_WIDTH}} # {origin}")
+    for name, value, origin in rows(loaded, settings):
+        plain = isinstance(value, str) and not _needs_quotes(value)
+        lines.append(f"{f'{name}: {value if plain else json.dumps(value)}':<{_WIDTH}} # {origin}")
     return "\n".join(lines)
 
 
-def show_json(loaded: Loaded) -> str:
+def show_json(loaded: Loaded, settings: Settings | None) -> str:
     """The same for programs."""
-    rows = [{"name": name, "value": value, "origin": origin} for name, value, origin in explain(loaded)]
-    return json.dumps(rows, indent=2)
+    found = [{"name": name, "value": value, "origin": origin} for name, value, origin in rows(loaded, settings)]
+    return json.dumps(found, indent=2)
 
 
 def _needs_quotes(value: str) -> bool:

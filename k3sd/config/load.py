@@ -416,9 +416,10 @@ def _value(
             elif text:
                 parsed.append(text)
         else:
+            before = len(problems)
             single = _parse(option, where, text, problems)
             shown = str(single).lower() if isinstance(single, bool) else text
-            if option.refuses(shown) and _is_meant(option, where):
+            if len(problems) == before and option.refuses(shown) and _is_meant(option, where):
                 problems.append(Problem(where, _refusal(option, text), option.needs))
     if option.kind != "list":
         return Value(option, single, origin, True)
@@ -470,11 +471,7 @@ def _parse(option: Option, where: str, text: str, problems: list[Problem]) -> Pa
     return text
 
 
-def explain(loaded: Loaded) -> list[tuple[str, str, str]]:
-    """``(name, value, origin)`` of every option that ``config show`` prints: visible ones, and hidden ones that were set."""
-    rows = []
-    for option in OPTIONS:
-        value = loaded.values.get(option.name)
-        if value is not None and (not option.hidden or value.explicit):
-            rows.append((option.name, value.shown, value.origin))
-    return rows
+def explain(loaded: Loaded) -> list[Value]:
+    """What ``config show`` prints: visible options, and hidden ones that were set."""
+    found = (loaded.values.get(option.name) for option in OPTIONS)
+    return [value for value in found if value is not None and (not value.option.hidden or value.explicit)]

@@ -33,6 +33,20 @@ _LATER_SCHEMES = ("postgres", "postgresql", "mysql", "http", "https", "nats", "t
 _MIN_PREFIX = {4: 12, 6: 112}
 """Largest service network allowed, by family."""
 
+DERIVED: dict[str, Callable[[Settings], str]] = {
+    "bind-address": lambda s: s.bind_address,
+    "advertise-address": lambda s: s.advertise_address,
+    "advertise-port": lambda s: str(s.advertise_port),
+    "cluster-cidr": lambda s: s.cluster_cidr,
+    "service-cidr": lambda s: s.service_cidr,
+    "cluster-dns": lambda s: s.cluster_dns,
+    "node-ip": lambda s: ",".join(s.node_ips),
+    "node-name": lambda s: s.node_name,
+    "write-kubeconfig": lambda s: s.write_kubeconfig,
+    "pause-image": lambda s: s.pause_image,
+}
+"""Options whose default depends on the machine or on other options, and what came out."""
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _T = TypeVar("_T", Network, Address)
