@@ -25,6 +25,7 @@ setup(
         "dnslib",
         "grpcio",
         "protobuf",
+        "pyjwt",
         "pyroute2",
         "PyYAML",
         "sdnotify",
