@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ try:
 except ImportError:
     orjson = None
 
-__all__ = ["conform", "decode_error", "decode_json", "decode_yaml", "encode", "loads", "strict_error"]
+__all__ = ["clone", "conform", "decode_error", "decode_json", "decode_yaml", "encode", "loads", "strict_error"]
 
 _FIRST = ("kind", "apiVersion", "metadata")
 _dumps: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
@@ -28,6 +29,15 @@ _dumps: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, check_circul
 def loads(body: bytes) -> Any:
     """The value of trusted JSON bytes (from the store, from a server)."""
     return orjson.loads(body) if orjson else _plain.decode(body.decode())
+
+
+def clone(value: Any) -> Any:
+    """A deep copy of a JSON value, several times faster than ``copy.deepcopy``."""
+    if type(value) is dict:
+        return {k: clone(v) if type(v) is dict or type(v) is list else v for k, v in value.items()}
+    if type(value) is list:
+        return [clone(v) if type(v) is dict or type(v) is list else v for v in value]
+    return value
 
 
 def encode(obj: Any) -> bytes:
@@ -72,8 +82,8 @@ class _Pairs:
             return out
         self.found = True
         marked = _Duplicates(out)
-        seen: set[str] = set()
-        marked.names = tuple(dict.fromkeys(k for k, _ in pairs if k in seen or seen.add(k)))
+        counts = Counter(name for name, _ in pairs)
+        marked.names = tuple(name for name, count in counts.items() if count > 1)
         return marked
 
 
@@ -162,7 +172,7 @@ def _yaml_loader() -> Any:
 
         base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-        class Loader(base):  # type: ignore[misc]
+        class Loader(base):
             yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012
 
         add = Loader.add_implicit_resolver
