@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from k3sd.controllers.base import Context, Controller
+from k3sd.controllers.deployment import DeploymentController
 from k3sd.controllers.namespace import NamespaceController
 from k3sd.controllers.replicaset import ReplicaSetController, ReplicationControllerController
 from k3sd.controllers.rootca import RootCACertPublisher
@@ -37,6 +38,7 @@ TABLE: tuple[Row, ...] = (
     _row(NamespaceController, "namespace"),
     _row(ServiceAccountController, "serviceaccount"),
     _row(RootCACertPublisher, "root-ca-cert-publisher"),
+    _row(DeploymentController, "deployment"),
     _row(ReplicaSetController, "replicaset"),
     _row(ReplicationControllerController, "replicationcontroller"),
 )

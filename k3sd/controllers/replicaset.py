@@ -6,6 +6,7 @@ kind. Source: ``pkg/controller/replicaset``, ``pkg/controller/replication``.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -234,7 +235,7 @@ class ReplicaSetController(Controller):
                 errors.append(e)
 
         try:
-            await slow_start(len(chosen), one)
+            await asyncio.gather(*(one(i) for i in range(len(chosen))))
         except BaseException:
             self.expectations.forget(key)
             raise

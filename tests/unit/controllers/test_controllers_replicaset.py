@@ -99,7 +99,7 @@ async def test_a_quota_costs_few_requests_and_shows_in_a_condition():
         h.client.on_write(quota)
         await h.create(resources.REPLICASETS, replica_set(100))
         await h.settle(0.004)
-        assert refused == 1
+        assert refused <= 2
         await h.settle(1)
         condition = find_condition(h.only(resources.REPLICASETS), "ReplicaFailure")
         assert condition is not None and condition["reason"] == "FailedCreate" and "exceeded quota" in condition["message"]
