@@ -313,7 +313,7 @@ class ResourceCache:
         return watcher
 
     def follow(self, callback: Callable[[CacheEvent], None]) -> Follower:
-        """Call ``callback`` (quick; what it raises is only logged) with every change from now on, until the follower is closed."""
+        """Call ``callback`` (quick; what it raises is logged) with every change from now on, until the follower is closed."""
         follower = Follower(self, callback)
         self._watchers.setdefault(self.prefix, []).append(follower)
         return follower
