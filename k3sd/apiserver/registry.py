@@ -24,6 +24,8 @@ from k3sd.config.settings import Settings
 from k3sd.datastore.backend import Backend
 
 if TYPE_CHECKING:
+    from k3sd.apiserver.authn import Authenticator
+    from k3sd.apiserver.authz import ChainAuthorizer
     from k3sd.apiserver.kinds import SubresourceHandler
     from k3sd.apiserver.watchcache import WatchCache
     from k3sd.apiserver.watching import Watch
@@ -44,6 +46,8 @@ class Registry:
         self.strategies: dict[Resource, Strategy] = {}
         self.handlers: dict[tuple[Resource, str], SubresourceHandler] = {}
         self.admission: Sequence[AdmissionPlugin] = ()
+        self.authorizer: ChainAuthorizer | None = None
+        self.authenticator: Authenticator | None = None
         self._endpoints: dict[Resource, Endpoint] = {}
 
     def load(self) -> None:

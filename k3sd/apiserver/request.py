@@ -37,7 +37,7 @@ class RequestContext:
     """One API request. For non-resource requests ``resource`` is None and ``path`` is what RBAC looks at.
 
     ``verb`` is the authorization verb. ``warnings`` are texts for ``Warning: 299`` headers. ``user_agent`` is the default
-    field manager source. ``privileged`` requests (in-process components) skip authorization but not admission.
+    field manager source. ``field_selector`` is the text of a list or watch (nodes may only select their own pods). ``privileged`` requests (in-process components) skip authorization but not admission.
     """
 
     user: UserInfo
@@ -52,6 +52,7 @@ class RequestContext:
     field_validation: Literal["Ignore", "Warn", "Strict"] = "Warn"
     user_agent: str = ""
     privileged: bool = False
+    field_selector: str = ""
     warnings: list[str] = field(default_factory=list)
 
 

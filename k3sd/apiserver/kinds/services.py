@@ -17,6 +17,7 @@ from k3sd.apimachinery.errors import (
 )
 from k3sd.apimachinery.resource import Resource
 from k3sd.apis import resources
+from k3sd.apiserver.follow import follow
 from k3sd.apiserver.kinds import strategy
 from k3sd.apiserver.kinds.allocators import (
     AllocationError,
@@ -83,9 +84,7 @@ class ServiceStrategy(Strategy):
             settings = self.registry.settings
             low, high = settings.service_node_port_range
             allocator = ServiceAllocator(settings.service_cidr, (low, high))
-            for service in self.registry.cache_list(self.resource):
-                allocator.observe("ADDED", service, None)
-            self.registry.on_event(self.resource, allocator.observe)
+            follow(self.registry, self.resource, allocator.observe)
             self._allocator = allocator
         return self._allocator
 
