@@ -117,10 +117,10 @@ def check_programs(settings: Settings) -> Iterator[Problem]:
         yield Problem(
             settings.containerd_socket, "is not a socket", "start the container runtime, or correct container-runtime-endpoint"
         )
-    if own and settings.default_runtime not in ("runc", "crun"):
-        yield Problem("default-runtime", f"there is no runtime {settings.default_runtime!r}", "choose runc or crun")
-    elif own and find_program(settings.default_runtime) is None:
-        yield Problem(settings.default_runtime, "is not installed", install((settings.default_runtime,) * 2))
+    name = settings.default_runtime
+    binaries = (name, f"{name}-container-runtime", f"containerd-shim-{name}-v1", f"containerd-shim-{name}-v2")
+    if own and name != "runc" and not any(find_program(binary) for binary in binaries):
+        yield Problem("default-runtime", f"there is no program for the runtime {name!r}", "install it, or choose runc")
 
 
 def check_cni() -> Iterator[Problem]:
@@ -186,9 +186,15 @@ def check_cgroups() -> Iterator[Problem]:
     for name in _CONTROLLERS:
         if name not in present:
             yield Problem("/sys/fs/cgroup", f"the {name} cgroup controller is off", controller_remedy(name))
-    place = mounted[""] if version == 2 else mounted.get("memory", "/sys/fs/cgroup")
-    if not os.access(place, os.W_OK) or os.statvfs(place).f_flag & os.ST_RDONLY:
-        yield Problem(place, "is read-only", f"run: mount -o remount,bind,rw {place}")
+    places = [mounted[""]] if version == 2 else [mounted[name] for name in _CONTROLLERS if name in mounted]
+    closed = [place for place in places if os.statvfs(place).f_flag & os.ST_RDONLY]
+    if closed:
+        remedy = (
+            f"mount -o remount,bind,rw {closed[0]}"
+            if version == 2
+            else "for c in /sys/fs/cgroup/*/; do mount -o remount,bind,rw $c; done"
+        )
+        yield Problem(", ".join(closed), "read-only, so that no pod can have a control group", f"run: {remedy}")
 
 
 def controller_remedy(name: str) -> str:
@@ -246,6 +252,7 @@ def check_kernel_defaults() -> Iterator[Problem]:
 
 def check_ports(settings: Settings) -> Iterator[Problem]:
     """Ports that another program listens on. Sockets handed to us by systemd are ours."""
+    yield from check_inherited(settings.https_listen_port)
     wanted = {"https-listen-port": (settings.bind_address, settings.https_listen_port)}
     if not settings.disable_agent:
         wanted["kubelet"] = (settings.bind_address, KUBELET_PORT)
@@ -261,6 +268,19 @@ def check_ports(settings: Settings) -> Iterator[Problem]:
             if error == "in use"
             else Problem(f"address {host}", f"cannot be bound: {error}", "correct --bind-address")
         )
+
+
+def check_inherited(port: int) -> Iterator[Problem]:
+    """A socket unit that listens elsewhere than the options say."""
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":") if os.environ.get("LISTEN_FDS") else []
+    for number, name in enumerate(names):
+        if name != "apiserver":
+            continue
+        with socket.socket(fileno=os.dup(3 + number)) as listener:
+            found = int(listener.getsockname()[1])
+        if found != port:
+            remedy = f"set ListenStream= and ListenStream={port} with: systemctl edit k3sd-server.socket"
+            yield Problem("k3sd-server.socket", f"listens on port {found}, but https-listen-port is {port}", remedy)
 
 
 def _bind_error(host: str, port: int) -> str | None:

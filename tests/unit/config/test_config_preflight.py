@@ -101,3 +101,16 @@ def test_protected_kernel_defaults_are_demanded(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(preflight, "_KERNEL_DEFAULTS", {"kernel/ostype": "Plan 9"})
     (problem,) = preflight.check_kernel_defaults()
     assert "kernel.ostype is Linux, and protect-kernel-defaults demands Plan 9" in str(problem)
+
+
+def test_a_socket_unit_on_another_port_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("LISTEN_FDS", "1")
+        monkeypatch.setenv("LISTEN_FDNAMES", "apiserver")
+        monkeypatch.setattr(
+            os, "dup", lambda descriptor, real=os.dup: real(server.fileno()) if descriptor == 3 else real(descriptor)
+        )
+        port = server.getsockname()[1]
+        assert list(preflight.check_inherited(port)) == []
+        (problem,) = preflight.check_inherited(port + 1)
+        assert f"listens on port {port}, but https-listen-port is {port + 1}" in str(problem)
