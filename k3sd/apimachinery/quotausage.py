@@ -143,7 +143,7 @@ def _scope_matches(scope: Mapping[str, Any], pod: Obj) -> bool:
             for c in (*spec["containers"], *(spec.get("initContainers") or ()))
             for f in ("requests", "limits")
         )
-        return bare == (name == "BestEffort")
+        return bool(bare == (name == "BestEffort"))
     if name == "PriorityClass":
         value = spec.get("priorityClassName") or ""
         match scope.get("operator"):
