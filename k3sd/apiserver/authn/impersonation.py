@@ -1,78 +1,59 @@
-"""Acting as somebody else: the ``Impersonate-*`` headers, each part authorized. Source: ``filters/impersonation.go``."""
+"""``Impersonate-*`` headers. Source: ``apiserver/pkg/endpoints/filters/impersonation``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from k3sd.apimachinery.errors import bad_request, forbidden
-from k3sd.apimachinery.resource import Resource
-from k3sd.apis import resources
-from k3sd.apiserver.request import Authorizer, RequestContext, UserInfo
+from k3sd.apimachinery.errors import StatusError
+from k3sd.apiserver.authn.certificates import all_values
+from k3sd.apiserver.authz import refuse
+from k3sd.apiserver.authz.rules import Query
+from k3sd.apiserver.request import UserInfo
 
-PREFIX = "impersonate-"
-_SA = "system:serviceaccount:"
+if TYPE_CHECKING:
+    from k3sd.apiserver.authz import ChainAuthorizer
 
-
-def _virtual(plural: str, group: str = "") -> Resource:
-    """Users, groups, uids and extras exist for authorization only."""
-    return Resource(group, "v1", plural, plural, False, (), "")
-
-
-_USERS, _GROUPS = _virtual("users"), _virtual("groups")
-_UIDS, _EXTRAS = _virtual("uids", "authentication.k8s.io"), _virtual("userextras", "authentication.k8s.io")
+_PREFIX = "impersonate-"
+_EXTRA = "impersonate-extra-"
+_ACCOUNT = "system:serviceaccount:"
 
 
-def impersonate(user: UserInfo, headers: Iterable[tuple[str, str]], authorizer: Authorizer) -> UserInfo:
-    """The identity to act as: ``user`` itself without such headers. Raises StatusError 400 or 403.
-
-    ``headers``: all (name, value) pairs of the request, repeated names included.
-    """
-    name, uid = "", ""
-    groups: list[str] = []
-    extra: dict[str, list[str]] = {}
-    for key, value in headers:
-        key = key.lower()
-        if not key.startswith(PREFIX):
-            continue
-        if key == "impersonate-user":
-            name = value
-        elif key == "impersonate-group":
-            groups.append(value)
-        elif key == "impersonate-uid":
-            uid = value
-        elif key.startswith("impersonate-extra-"):
-            extra.setdefault(unquote(key.removeprefix("impersonate-extra-")), []).append(value)
+def impersonate(authorizer: ChainAuthorizer, user: UserInfo, headers: Mapping[str, str]) -> UserInfo:
+    """The identity asked for, or ``user`` where none is. Raises 403 for what ``user`` may not be."""
+    keys = [key for key in headers if key.lower().startswith(_PREFIX)]
+    if not keys:
+        return user
+    name = headers.get("Impersonate-User", "")
+    groups = all_values(headers, "Impersonate-Group")
+    uid = headers.get("Impersonate-Uid", "")
+    extra = {unquote(k[len(_EXTRA) :].lower()): all_values(headers, k) for k in keys if k.lower().startswith(_EXTRA)}
     if not name:
         if groups or uid or extra:
-            raise bad_request("requested impersonation without impersonating a user")
+            raise StatusError(400, "BadRequest", "requested groups, uid or extra without impersonating a user")
         return user
-    if name.startswith(_SA) and name.count(":") == 3:
-        namespace, account = name.removeprefix(_SA).split(":")
-        _check(user, authorizer, resources.SERVICEACCOUNTS, account, namespace)
-        if not groups:
-            groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}"]
+    account = name.split(":")[2:] if name.startswith(_ACCOUNT) and name.count(":") == 3 else []
+    if account:
+        _require(authorizer, user, Query("impersonate", "", "serviceaccounts", "", account[0], account[1]))
     else:
-        _check(user, authorizer, _USERS, name)
+        _require(authorizer, user, Query("impersonate", "", "users", name=name))
     for group in groups:
-        _check(user, authorizer, _GROUPS, group)
-    if uid:
-        _check(user, authorizer, _UIDS, uid)
+        _require(authorizer, user, Query("impersonate", "", "groups", name=group))
     for key, values in extra.items():
         for value in values:
-            _check(user, authorizer, _EXTRAS, value, subresource=key)
-    if name != "system:anonymous" and "system:authenticated" not in groups:
-        groups.append("system:authenticated")
-    return UserInfo(name, tuple(groups), uid, {key: tuple(values) for key, values in extra.items()})
+            _require(authorizer, user, Query("impersonate", "authentication.k8s.io", "userextras", key, name=value))
+    if uid:
+        _require(authorizer, user, Query("impersonate", "authentication.k8s.io", "uids", name=uid))
+    if account and not groups:
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{account[0]}")
+    always = "system:unauthenticated" if name == "system:anonymous" else "system:authenticated"
+    if "system:unauthenticated" not in groups and always not in groups:
+        groups = (*groups, always)
+    return UserInfo(name, groups, uid, extra)
 
 
-def _check(
-    user: UserInfo, authorizer: Authorizer, resource: Resource, name: str, namespace: str = "", subresource: str = ""
-) -> None:
-    ctx = RequestContext(user, "impersonate", resource, subresource, namespace, name)
-    decision = authorizer.authorize(ctx)
+def _require(authorizer: ChainAuthorizer, user: UserInfo, query: Query) -> None:
+    decision = authorizer.check(user, query)
     if not decision.allowed:
-        where = f' in the namespace "{namespace}"' if namespace else " at the cluster scope"
-        plural = resource.plural + (f"/{subresource}" if subresource else "")
-        detail = f'User "{user.name}" cannot impersonate resource "{plural}" in API group "{resource.group}"{where}'
-        raise forbidden(resource.group, resource.plural, name, detail + (f": {decision.reason}" if decision.reason else ""))
+        raise refuse(user, query, decision.reason)

@@ -4,7 +4,7 @@ Source: ``plugin/pkg/auth/authorizer/rbac/bootstrappolicy`` of Kubernetes 1.36 (
 ``rolebindings.yaml``. A role starts at the margin: its name, ``+x`` for the label that aggregates it into ``x``, ``<x`` for a
 role that is the sum of those. Its rules follow, indented: verbs, API groups, resources, ``=names``; or verbs and non-resource
 URLs. ``read`` is get, list, watch; ``write`` is create, delete, deletecollection, patch, update; ``core`` is the empty
-group. A binding is one line: name, ``Kind/role``, subjects. Controller roles are bound to the kube-system account of their name.
+group. A binding is one line: name, ``Kind/role``, subjects. A controller role is bound to the kube-system account of its name.
 """
 
 CLUSTER_ROLES = """\

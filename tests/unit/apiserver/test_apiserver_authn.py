@@ -1,151 +1,250 @@
-"""Credentials of every kind, good and bad."""
+"""Tokens, certificates, passwd, bootstrap tokens, impersonation."""
 
 from __future__ import annotations
 
 import base64
-import time
-from dataclasses import dataclass, field
+import datetime
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
 
 from k3sd.apimachinery.errors import StatusError
 from k3sd.apis import resources
-from k3sd.apiserver.authn import Authenticator
-from k3sd.apiserver.authn.bootstraptoken import BootstrapTokens
-from k3sd.apiserver.authn.impersonation import impersonate
-from k3sd.apiserver.authn.passwords import PasswordFile
-from k3sd.apiserver.authn.serviceaccount import ServiceAccountTokens
-from k3sd.apiserver.authn.tokens import TokenIssuer, load_keys
-from k3sd.apiserver.request import Decision, RequestContext, UserInfo
-from k3sd.pki.authority import new_ec_key_pem, new_rsa_key_pem
+from k3sd.apiserver.authn import Authenticator, PasswdFile
+from k3sd.apiserver.authn.certificates import CertificateAuthenticator
+from k3sd.apiserver.authn.tokens import TokenInvalid, TokenSigner
+from k3sd.apiserver.authz import ChainAuthorizer
+from k3sd.apiserver.authz.node import NodeAuthorizer, NodeGraph
+from k3sd.apiserver.authz.rbac import RuleIndex
+from k3sd.apiserver.request import UserInfo
 
-Obj = dict[str, Any]
 ISSUER = "https://kubernetes.default.svc.cluster.local"
-ACCOUNT: Obj = {"metadata": {"namespace": "ns", "name": "robot", "uid": "u1"}}
-POD: Obj = {"metadata": {"namespace": "ns", "name": "web", "uid": "p1"}}
-NODE: Obj = {"metadata": {"name": "box", "uid": "n1"}}
+RSA_KEY = rsa.generate_private_key(65537, 2048)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+ACCOUNT = {"metadata": {"name": "web", "namespace": "a", "uid": "u1"}}
+POD = {"metadata": {"name": "p", "namespace": "a", "uid": "u2"}}
 
 
-@dataclass
+class FakeCache(dict):
+    """Key to entry, as the watch cache answers ``get``."""
+
+
 class FakeRegistry:
-    objects: dict[tuple[Any, str, str], Obj] = field(default_factory=dict)
+    """The part of the registry that authentication reads."""
 
-    def read(self, resource: Any, name: str, namespace: str = "") -> Obj | None:
-        return self.objects.get((resource, name, namespace))
+    def __init__(self) -> None:
+        self.caches: dict[Any, FakeCache] = {}
+        self.authorizer: ChainAuthorizer | None = None
+        self._revision = 0
 
+    def endpoint(self, resource: Any) -> SimpleNamespace:
+        cache = self.caches.setdefault(resource, FakeCache())
+        return SimpleNamespace(cache=cache, key=lambda ns, name: f"{ns}/{name}")
 
-@pytest.fixture
-def registry() -> FakeRegistry:
-    return FakeRegistry({(resources.SERVICEACCOUNTS, "robot", "ns"): ACCOUNT, (resources.PODS, "web", "ns"): POD})
+    def put(self, resource: Any, obj: dict) -> None:
+        self._revision += 1
+        meta = obj["metadata"]
+        entry = SimpleNamespace(obj=obj, revision=self._revision, create_revision=self._revision)
+        self.endpoint(resource).cache[f"{meta.get('namespace', '')}/{meta['name']}"] = entry
 
+    def drop(self, resource: Any, key: str) -> None:
+        del self.caches[resource][key]
 
-@pytest.fixture(scope="module")
-def issuer() -> TokenIssuer:
-    return TokenIssuer(ISSUER, load_keys(new_rsa_key_pem() + new_ec_key_pem()), (ISSUER, "k3s"))
-
-
-@pytest.fixture
-def chain(issuer: TokenIssuer, registry: FakeRegistry, tmp_path: Path) -> Authenticator:
-    (tmp_path / "passwd").write_text('secret,server,server,k3s:server\nother,node,node,"k3s:agent,x"\n')
-    tokens = ServiceAccountTokens(issuer, (ISSUER, "k3s"), registry)  # type: ignore[arg-type]
-    return Authenticator(PasswordFile(tmp_path / "passwd"), tokens, BootstrapTokens(registry))  # type: ignore[arg-type]
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
+    def read(self, resource: Any, name: str, namespace: str = "") -> dict | None:
+        entry = self.endpoint(resource).cache.get(f"{namespace}/{name}")
+        return entry.obj if entry else None
 
 
-async def test_pod_token_names_pod_and_node(chain: Authenticator, issuer: TokenIssuer) -> None:
-    token = issuer.sign(issuer.claims(ACCOUNT, ("k3s",), 600, pod=POD, node=NODE))
-    user = await chain.authenticate(bearer(token))
+def build(tmp_path: Path, key: Any = RSA_KEY) -> tuple[Authenticator, FakeRegistry, TokenSigner]:
+    registry = FakeRegistry()
+    registry.put(resources.SERVICEACCOUNTS, ACCOUNT)
+    registry.put(resources.PODS, POD)
+    signer = TokenSigner(key, [RSA_KEY.public_key(), EC_KEY.public_key()], ISSUER)
+    certificates = CertificateAuthenticator(tmp_path / "request-header-ca.crt")
+    passwd = PasswdFile(tmp_path / "passwd")
+    return Authenticator(registry, signer, (ISSUER, "k3s"), certificates, passwd), registry, signer  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", [RSA_KEY, EC_KEY], ids=["RS256", "ES256"])
+async def test_pod_bound_token(tmp_path: Path, key: Any) -> None:
+    authenticator, registry, signer = build(tmp_path, key)
+    token, _ = signer.mint(ACCOUNT, [ISSUER], 3600, bound={"pod": POD, "node": {"metadata": {"name": "n", "uid": "u3"}}})
+    headers = {"Authorization": f"Bearer {token}"}
+    user = await authenticator.authenticate(headers, None)
     assert user is not None
-    assert user.name == "system:serviceaccount:ns:robot"
-    assert user.groups == ("system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated")
-    assert user.extra["authentication.kubernetes.io/pod-name"] == ("web",)
-    assert user.extra["authentication.kubernetes.io/node-uid"] == ("n1",)
-    assert user.extra["authentication.kubernetes.io/credential-id"][0].startswith("JTI=")
+    assert user.name == "system:serviceaccount:a:web"
+    assert user.uid == "u1"
+    assert user.groups == ("system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated")
+    assert user.extra["authentication.kubernetes.io/pod-name"] == ("p",)
+    assert user.extra["authentication.kubernetes.io/node-uid"] == ("u3",)
+    jti = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))["jti"]
+    assert user.extra["authentication.kubernetes.io/credential-id"] == (f"JTI={jti}",)
+    # The answer is remembered, but not beyond the life of what it rests on.
+    registry.drop(resources.PODS, "a/p")
+    assert await authenticator.authenticate(headers, None) is None
+    registry.put(resources.PODS, {"metadata": {**POD["metadata"], "uid": "other"}})
+    assert await authenticator.authenticate(headers, None) is None
+
+
+async def test_account_recreated(tmp_path: Path) -> None:
+    authenticator, registry, signer = build(tmp_path)
+    token, _ = signer.mint(ACCOUNT, [ISSUER], 3600)
+    assert authenticator.authenticate_token(token)
+    registry.put(resources.SERVICEACCOUNTS, {"metadata": {**ACCOUNT["metadata"], "uid": "new"}})
+    assert authenticator.authenticate_token(token) is None
 
 
 @pytest.mark.parametrize(
-    "gone", [(resources.PODS, "web", "ns"), (resources.SERVICEACCOUNTS, "robot", "ns")], ids=["pod", "account"]
+    ("audiences", "asked", "matched"),
+    [
+        ([ISSUER], (), (ISSUER,)),
+        (["k3s"], (), ("k3s",)),
+        (["vault"], (), None),
+        (["vault", "x"], ("vault",), ("vault",)),
+        ([ISSUER], ("vault",), None),
+    ],
 )
-async def test_token_ends_with_what_it_is_bound_to(
-    chain: Authenticator, issuer: TokenIssuer, registry: FakeRegistry, gone: tuple[Any, str, str]
-) -> None:
-    token = issuer.sign(issuer.claims(ACCOUNT, ("k3s",), 600, pod=POD))
-    assert await chain.authenticate(bearer(token)) is not None
-    del registry.objects[gone]
-    with pytest.raises(StatusError) as error:
-        await chain.authenticate(bearer(token))
-    assert error.value.code == 401
+def test_audiences(tmp_path: Path, audiences: list[str], asked: tuple[str, ...], matched: tuple[str, ...] | None) -> None:
+    authenticator, _, signer = build(tmp_path)
+    token, _ = signer.mint(ACCOUNT, audiences, 3600)
+    found = authenticator.authenticate_token(token, asked)
+    assert (found[1] if found else None) == matched
+
+
+def test_refused_tokens(tmp_path: Path) -> None:
+    now = [1000.0]
+    signer = TokenSigner(RSA_KEY, [], ISSUER, clock=lambda: now[0])
+    token, expires = signer.mint(ACCOUNT, [ISSUER], 600)
+    assert expires == 1600
+    assert signer.verify(token)["sub"] == "system:serviceaccount:a:web"
+    now[0] = 1601
+    with pytest.raises(TokenInvalid, match="expired"):
+        signer.verify(token)
+    now[0] = 999
+    with pytest.raises(TokenInvalid, match="not valid yet"):
+        signer.verify(token)
+    now[0] = 1001
+    head, body, signature = token.split(".")
+    claims = json.loads(base64.urlsafe_b64decode(body + "=="))
+    claims["sub"] = "system:serviceaccount:kube-system:admin"
+    forged = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
+    none = base64.urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=").decode()
+    for bad in (f"{head}.{forged}.{signature}", f"{none}.{body}.", f"{none}.{body}.{signature}", "a.b.c", "x", ".."):
+        with pytest.raises(TokenInvalid):
+            signer.verify(bad)
+    with pytest.raises(TokenInvalid, match="signature"):
+        TokenSigner(EC_KEY, [], ISSUER, clock=lambda: now[0]).verify(token)
+
+
+def test_documents() -> None:
+    signer = TokenSigner(RSA_KEY, [EC_KEY.public_key()], ISSUER)
+    keys = signer.jwks["keys"]
+    assert [k["alg"] for k in keys] == ["RS256", "ES256"]
+    assert keys[0].keys() == {"use", "kty", "kid", "alg", "n", "e"}
+    assert keys[1].keys() == {"use", "kty", "kid", "alg", "crv", "x", "y"}
+    document = signer.openid_configuration("https://10.0.0.1:6443/openid/v1/jwks")
+    assert document["issuer"] == ISSUER
+    assert document["id_token_signing_alg_values_supported"] == ["ES256", "RS256"]
+
+
+def certificate(common_name: str, organizations: list[str], days: int = 1) -> bytes:
+    names = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
+    names += [x509.NameAttribute(NameOID.ORGANIZATION_NAME, o) for o in organizations]
+    start = datetime.datetime(2000, 1, 1) if days < 0 else datetime.datetime.utcnow() - datetime.timedelta(days=1)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name(names))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")]))
+        .public_key(EC_KEY.public_key())
+        .serial_number(1)
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(days=2))
+        .sign(EC_KEY, hashes.SHA256())
+        .public_bytes(serialization.Encoding.DER)
+    )
+
+
+async def test_client_certificate(tmp_path: Path) -> None:
+    authenticator, _, _ = build(tmp_path)
+    user = await authenticator.authenticate({}, certificate("system:admin", ["system:masters"]))
+    assert user is not None
+    assert (user.name, user.groups) == ("system:admin", ("system:masters", "system:authenticated"))
+    assert await authenticator.authenticate({}, certificate("system:admin", ["system:masters"], -1)) is None
+    assert await authenticator.authenticate({}, None) is None
+
+
+async def test_passwd(tmp_path: Path) -> None:
+    authenticator, _, _ = build(tmp_path)
+    path = tmp_path / "passwd"
+    headers = {"Authorization": "Basic " + base64.b64encode(b"node:s:3").decode()}
+    assert await authenticator.authenticate(headers, None) is None
+    path.write_text("s:3,node,node,k3s:agent\n")
+    user = await authenticator.authenticate(headers, None)
+    assert user == UserInfo("node", ("k3s:agent", "system:authenticated"), "node")
+    path.write_text("other-password,node,node,k3s:agent\n")
+    assert await authenticator.authenticate(headers, None) is None
+    bad = {"Authorization": "Basic " + base64.b64encode(b"nobody:").decode()}
+    assert await authenticator.authenticate(bad, None) is None
+    assert await authenticator.authenticate({"Authorization": "Basic !!!"}, None) is None
+
+
+def b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 @pytest.mark.parametrize(
-    "claims",
-    [{"aud": ["vault"]}, {"exp": int(time.time()) - 60}, {"nbf": int(time.time()) + 600}, {"iss": "https://elsewhere"}],
-    ids=["audience", "expired", "not-yet", "issuer"],
+    ("change", "accepted"),
+    [
+        ({}, True),
+        ({"usage-bootstrap-authentication": "false"}, False),
+        ({"expiration": "2001-01-01T00:00:00Z"}, False),
+        ({"token-secret": "fedcba9876543210"}, False),
+        ({"auth-extra-groups": "system:masters"}, False),
+    ],
 )
-async def test_wrong_claims_are_refused(chain: Authenticator, issuer: TokenIssuer, claims: Obj) -> None:
-    token = issuer.sign(issuer.claims(ACCOUNT, ("k3s",), 600) | claims)
-    with pytest.raises(StatusError, match="Unauthorized"):
-        await chain.authenticate(bearer(token))
+async def test_bootstrap_token(tmp_path: Path, change: dict[str, str], accepted: bool) -> None:
+    authenticator, registry, _ = build(tmp_path)
+    data = {
+        "token-id": "abcdef",
+        "token-secret": "0123456789abcdef",
+        "usage-bootstrap-authentication": "true",
+        "auth-extra-groups": "system:bootstrappers:k3s:default-node-token",
+        **change,
+    }
+    secret = {
+        "metadata": {"name": "bootstrap-token-abcdef", "namespace": "kube-system"},
+        "type": "bootstrap.kubernetes.io/token",
+        "data": {k: b64(v) for k, v in data.items()},
+    }
+    registry.put(resources.SECRETS, secret)
+    user = await authenticator.authenticate({"Authorization": "Bearer abcdef.0123456789abcdef"}, None)
+    assert (user is not None) is accepted
+    if user is not None:
+        assert user.name == "system:bootstrap:abcdef"
+        assert "system:bootstrappers:k3s:default-node-token" in user.groups
 
 
-async def test_foreign_key_is_refused(chain: Authenticator) -> None:
-    other = TokenIssuer(ISSUER, load_keys(new_rsa_key_pem()), ("k3s",))
-    with pytest.raises(StatusError, match="Unauthorized"):
-        await chain.authenticate(bearer(other.sign(other.claims(ACCOUNT, ("k3s",), 600))))
-
-
-def test_any_of_the_keys_verifies_and_is_published(issuer: TokenIssuer) -> None:
-    ec = TokenIssuer(ISSUER, [key for key in issuer._keys.values() if key.algorithm == "ES256"], ("k3s",))
-    assert issuer.verify(ec.sign(ec.claims(ACCOUNT, ("k3s",), 60))) is not None
-    assert [k["kty"] for k in __import__("json").loads(issuer.jwks())["keys"]] == ["RSA", "EC"]
-
-
-def basic(text: str) -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(text.encode()).decode()}
-
-
-async def test_passwords(chain: Authenticator, tmp_path: Path) -> None:
-    user = await chain.authenticate(basic("node:other"))
+async def test_impersonation(tmp_path: Path) -> None:
+    authenticator, registry, _ = build(tmp_path)
+    index = RuleIndex()
+    registry.authorizer = ChainAuthorizer(index, NodeAuthorizer(NodeGraph(), ()))
+    admin = certificate("admin", ["system:masters"])
+    user = await authenticator.authenticate({"Impersonate-User": "bob", "Impersonate-Group": "devs"}, admin)
+    assert user == UserInfo("bob", ("devs", "system:authenticated"))
+    user = await authenticator.authenticate({"Impersonate-User": "system:serviceaccount:a:b"}, admin)
     assert user is not None
-    assert user.groups == ("k3s:agent", "x", "system:authenticated")
-    for wrong in ("node:secret", "nobody:x", "node:"):
-        with pytest.raises(StatusError, match="Unauthorized"):
-            await chain.authenticate(basic(wrong))
-    (tmp_path / "passwd").write_text("new,node,node,k3s:agent\n")
-    assert await chain.authenticate(basic("node:new")) is not None
-
-
-@pytest.mark.parametrize("header", ["Bearer x", "Digest abc", "Basic !!!", "Bearer abcdef.0123456789abcdef"])
-async def test_bad_credentials_are_not_anonymous(chain: Authenticator, header: str) -> None:
-    with pytest.raises(StatusError, match="Unauthorized"):
-        await chain.authenticate({"Authorization": header})
-
-
-async def test_no_credentials(chain: Authenticator) -> None:
-    assert await chain.authenticate({}) is None
-
-
-class Allow:
-    def __init__(self, *allowed: str) -> None:
-        self.allowed = allowed
-
-    def authorize(self, ctx: RequestContext) -> Decision:
-        assert ctx.resource is not None
-        return Decision(f"{ctx.resource.plural}/{ctx.name}" in self.allowed)
-
-
-def test_impersonation_checks_every_part() -> None:
-    me = UserInfo("me")
-    headers = [("Impersonate-User", "bob"), ("Impersonate-Group", "dev"), ("Impersonate-Extra-scopes", "a")]
-    with pytest.raises(StatusError, match='cannot impersonate resource "groups" in API group "" at the cluster scope'):
-        impersonate(me, headers, Allow("users/bob"))
-    user = impersonate(me, headers, Allow("users/bob", "groups/dev", "userextras/a"))
-    assert user == UserInfo("bob", ("dev", "system:authenticated"), "", {"scopes": ("a",)})
-    assert impersonate(me, [("Accept", "x")], Allow()) is me
-    with pytest.raises(StatusError, match="without impersonating a user"):
-        impersonate(me, [("Impersonate-Group", "dev")], Allow())
+    assert user.groups == ("system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated")
+    with pytest.raises(StatusError) as caught:
+        await authenticator.authenticate({"Impersonate-User": "bob"}, certificate("eve", []))
+    assert caught.value.message == (
+        'users "bob" is forbidden: User "eve" cannot impersonate resource "users" in API group "" at the cluster scope'
+    )
+    with pytest.raises(StatusError):
+        await authenticator.authenticate({"Impersonate-Group": "system:masters"}, admin)
