@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from k3sd.config.problem import Problem
 
 SUPPORTED: dict[str, frozenset[str]] = {
-    "kube-apiserver-arg": frozenset(),
-    "kube-controller-manager-arg": frozenset(),
+    "kube-apiserver-arg": frozenset({"anonymous-auth", "api-audiences", "disable-admission-plugins", "service-account-issuer"}),
+    "kube-controller-manager-arg": frozenset({"controllers"}),
     "kube-scheduler-arg": frozenset(),
     "kubelet-arg": frozenset({"cgroup-driver"}),
     "kube-proxy-arg": frozenset(),
@@ -22,7 +22,6 @@ SUPPORTED: dict[str, frozenset[str]] = {
 _DEFAULTS: dict[str, dict[str, tuple[str, ...]]] = {
     "kube-apiserver-arg": {
         "allow-privileged": ("true",),
-        "anonymous-auth": ("false",),
         "authorization-mode": ("Node,RBAC",),
         "profiling": ("false",),
         "enable-bootstrap-token-auth": ("true",),

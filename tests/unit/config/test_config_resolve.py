@@ -118,7 +118,7 @@ class TestNodeAddress:
         (["--container-runtime-endpoint=tcp:1"], "container-runtime-endpoint is 'tcp:1'"),
         (["--kubelet-arg=max-podz=3"], "k3sd's own component has no argument 'max-podz'"),
         (["--kube-apiserver-arg=--v=3"], "starts with dashes; write v=3"),
-        (["--kube-apiserver-arg=anonymous-auth=true"], "anonymous-auth can only be false"),
+        (["--kube-apiserver-arg=profiling=true"], "profiling can only be false"),
         (["--cluster-reset-restore-path=x"], "--cluster-reset required with --cluster-reset-restore-path"),
         (["--cluster-reset", "--server=https://x:6443"], "cannot perform cluster-reset while server URL is set"),
         (["--disable-etcd"], "--server is required with --disable-etcd"),
