@@ -41,7 +41,8 @@ class _Summary:
     @property
     def total(self) -> int:
         sidecars = sum(c.get("restartPolicy") == "Always" for c in self.inits.values())
-        return len(spec(self.obj).get("containers") or ()) + sidecars
+        containers: list[Obj] = spec(self.obj).get("containers") or []
+        return len(containers) + sidecars
 
     def init_containers(self) -> bool:
         """True while the pod is still initializing. Restarts then count those of init containers."""

@@ -22,7 +22,7 @@ ODD_NAMES = {
     "priorityLevel": "PriorityLevelConfiguration",
     "nodeResourceSlice": "ResourceSlice",
 }
-EXTENDED = {"CSIDriver"}
+EXTENDED = {"CSIDriver", "IPAddress"}
 """Upstream appends columns to these in a second step, which the table does not show."""
 
 
