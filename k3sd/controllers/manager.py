@@ -10,10 +10,17 @@ from typing import NamedTuple
 
 from k3sd.controllers.base import Context, Controller
 from k3sd.controllers.deployment import DeploymentController
+from k3sd.controllers.endpoints import EndpointsController
+from k3sd.controllers.endpointslice import EndpointSliceController
+from k3sd.controllers.endpointslicemirroring import EndpointSliceMirroringController
 from k3sd.controllers.namespace import NamespaceController
+from k3sd.controllers.nodeipam import NodeIPAMController
+from k3sd.controllers.nodelifecycle import NodeLifecycleController
+from k3sd.controllers.podgc import PodGarbageCollector
 from k3sd.controllers.replicaset import ReplicaSetController, ReplicationControllerController
 from k3sd.controllers.rootca import RootCACertPublisher
 from k3sd.controllers.serviceaccount import ServiceAccountController
+from k3sd.controllers.tainteviction import TaintEvictionController
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +48,13 @@ TABLE: tuple[Row, ...] = (
     _row(DeploymentController, "deployment"),
     _row(ReplicaSetController, "replicaset"),
     _row(ReplicationControllerController, "replicationcontroller"),
+    _row(EndpointsController, "endpoint"),
+    _row(EndpointSliceController, "endpointslice"),
+    _row(EndpointSliceMirroringController, "endpointslicemirroring"),
+    _row(NodeIPAMController, "nodeipam"),
+    _row(NodeLifecycleController, "nodelifecycle"),
+    _row(TaintEvictionController, "taint-eviction"),
+    _row(PodGarbageCollector, "podgc"),
 )
 
 
