@@ -1,4 +1,4 @@
-"""Authentication: client certificate, K3s's passwd, service account and bootstrap tokens, then impersonation.
+"""Authentication: client certificate, K3s's passwd, service account and bootstrap tokens.
 
 K3s runs ``--anonymous-auth=false``: without credentials a request is nobody's (401), whatever its path.
 Verified tokens are remembered by their hash until they expire or an object behind them goes (signatures are slow to check).
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from k3sd.apiserver.authn import bootstraptokens
 from k3sd.apiserver.authn.accounts import AccountTokens, Verified
 from k3sd.apiserver.authn.certificates import CertificateAuthenticator
-from k3sd.apiserver.authn.impersonation import impersonate
 from k3sd.apiserver.authn.tokens import TokenInvalid, TokenSigner
 from k3sd.apiserver.request import ANONYMOUS, UserInfo
 from k3sd.tokens.join import TokenError
@@ -87,19 +86,9 @@ class Authenticator:
     async def authenticate(
         self, headers: Mapping[str, str], peer_cert_der: bytes | None, peer_cert_dict: object = None
     ) -> UserInfo | None:
-        """The identity of a request, impersonation applied; None means 401. ``headers`` look up without regard to case.
-        Raises 403 for an impersonation that is not allowed."""
-        user = self._identify(headers, peer_cert_der)
-        if user is None:
-            return None
-        authorizer = self._registry.authorizer
-        if authorizer is None:
-            return user
-        return impersonate(authorizer, user, headers)
-
-    def _identify(self, headers: Mapping[str, str], der: bytes | None) -> UserInfo | None:
-        if der:
-            user = self._certificates.authenticate(der, headers)
+        """The identity of a request, None means 401. ``headers`` look up without regard to case. Impersonation comes after."""
+        if peer_cert_der:
+            user = self._certificates.authenticate(peer_cert_der, headers)
             if user is not None:
                 return user
         text = headers.get("Authorization", "")

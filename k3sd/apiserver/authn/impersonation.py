@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from k3sd.apimachinery.errors import StatusError
-from k3sd.apiserver.authn.certificates import all_values
 from k3sd.apiserver.authz import refuse
 from k3sd.apiserver.authz.rules import Query
 from k3sd.apiserver.request import UserInfo
@@ -20,15 +19,19 @@ _EXTRA = "impersonate-extra-"
 _ACCOUNT = "system:serviceaccount:"
 
 
-def impersonate(authorizer: ChainAuthorizer, user: UserInfo, headers: Mapping[str, str]) -> UserInfo:
-    """The identity asked for, or ``user`` where none is. Raises 403 for what ``user`` may not be."""
-    keys = [key for key in headers if key.lower().startswith(_PREFIX)]
-    if not keys:
+def impersonate(user: UserInfo, headers: Iterable[tuple[str, str]], authorizer: ChainAuthorizer) -> UserInfo:
+    """The identity asked for by the header items, or ``user`` where none is. Raises 403 for what ``user`` may not be."""
+    asked: dict[str, tuple[str, ...]] = {}
+    for key, value in headers:
+        key = key.lower()
+        if key.startswith(_PREFIX):
+            asked[key] = (*asked.get(key, ()), value)
+    if not asked:
         return user
-    name = headers.get("Impersonate-User", "")
-    groups = all_values(headers, "Impersonate-Group")
-    uid = headers.get("Impersonate-Uid", "")
-    extra = {unquote(k[len(_EXTRA) :].lower()): all_values(headers, k) for k in keys if k.lower().startswith(_EXTRA)}
+    name = asked.get("impersonate-user", ("",))[0]
+    groups = asked.get("impersonate-group", ())
+    uid = asked.get("impersonate-uid", ("",))[0]
+    extra = {unquote(k[len(_EXTRA) :]): values for k, values in asked.items() if k.startswith(_EXTRA)}
     if not name:
         if groups or uid or extra:
             raise StatusError(400, "BadRequest", "requested groups, uid or extra without impersonating a user")

@@ -19,6 +19,7 @@ from k3sd.apimachinery.errors import StatusError
 from k3sd.apis import resources
 from k3sd.apiserver.authn import Authenticator, PasswdFile
 from k3sd.apiserver.authn.certificates import CertificateAuthenticator
+from k3sd.apiserver.authn.impersonation import impersonate
 from k3sd.apiserver.authn.tokens import TokenInvalid, TokenSigner
 from k3sd.apiserver.authz import ChainAuthorizer
 from k3sd.apiserver.authz.node import NodeAuthorizer, NodeGraph
@@ -231,20 +232,35 @@ async def test_bootstrap_token(tmp_path: Path, change: dict[str, str], accepted:
         assert "system:bootstrappers:k3s:default-node-token" in user.groups
 
 
-async def test_impersonation(tmp_path: Path) -> None:
-    authenticator, registry, _ = build(tmp_path)
-    index = RuleIndex()
-    registry.authorizer = ChainAuthorizer(index, NodeAuthorizer(NodeGraph(), ()))
-    admin = certificate("admin", ["system:masters"])
-    user = await authenticator.authenticate({"Impersonate-User": "bob", "Impersonate-Group": "devs"}, admin)
-    assert user == UserInfo("bob", ("devs", "system:authenticated"))
-    user = await authenticator.authenticate({"Impersonate-User": "system:serviceaccount:a:b"}, admin)
-    assert user is not None
+ADMIN = UserInfo("admin", ("system:masters", "system:authenticated"))
+
+
+def chain() -> ChainAuthorizer:
+    return ChainAuthorizer(RuleIndex(), NodeAuthorizer(NodeGraph(), ()))
+
+
+def test_impersonation() -> None:
+    headers = [("impersonate-user", "bob"), ("Impersonate-Group", "devs"), ("Impersonate-Group", "ops")]
+    assert impersonate(ADMIN, headers, chain()) == UserInfo("bob", ("devs", "ops", "system:authenticated"))
+    user = impersonate(ADMIN, [("Impersonate-User", "system:serviceaccount:a:b")], chain())
     assert user.groups == ("system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated")
+    user = impersonate(ADMIN, [("Impersonate-User", "bob"), ("Impersonate-Extra-Scopes%2fx", "view")], chain())
+    assert user.extra == {"scopes/x": ("view",)}
+    assert impersonate(ADMIN, [("Accept", "*/*")], chain()) is ADMIN
+
+
+@pytest.mark.parametrize(
+    ("user", "headers", "message"),
+    [
+        (
+            UserInfo("eve"),
+            [("Impersonate-User", "bob")],
+            'users "bob" is forbidden: User "eve" cannot impersonate resource "users" in API group "" at the cluster scope',
+        ),
+        (ADMIN, [("Impersonate-Group", "x")], "requested groups, uid or extra without impersonating a user"),
+    ],
+)
+def test_impersonation_refused(user: UserInfo, headers: list[tuple[str, str]], message: str) -> None:
     with pytest.raises(StatusError) as caught:
-        await authenticator.authenticate({"Impersonate-User": "bob"}, certificate("eve", []))
-    assert caught.value.message == (
-        'users "bob" is forbidden: User "eve" cannot impersonate resource "users" in API group "" at the cluster scope'
-    )
-    with pytest.raises(StatusError):
-        await authenticator.authenticate({"Impersonate-Group": "system:masters"}, admin)
+        impersonate(user, headers, chain())
+    assert caught.value.message == message
