@@ -24,6 +24,7 @@ setup(
         "cryptography",
         "dnslib",
         "grpcio",
+        "prometheus-client",
         "protobuf",
         "pyjwt",
         "pyroute2",
@@ -31,5 +32,6 @@ setup(
         "sdnotify",
         "uvloop",
     ],
+    extras_require={"mysql": ["mysqlclient"], "postgres": ["psycopg2"]},
     entry_points={"console_scripts": ["k3sd = k3sd.__main__:main"]},
 )

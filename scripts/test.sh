@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 [ "$(id -u)" -eq 0 ] || { echo "make test: needs root for containers and namespaces; run: sudo make test" >&2; exit 1; }
-sh scripts/install-packages.sh run test
+sh scripts/install-packages.sh run database test
 if tools=$(sh scripts/tools.sh); then
     PATH=$PATH:$tools
     export PATH

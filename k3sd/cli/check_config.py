@@ -9,6 +9,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ from k3sd.config.problem import ConfigError, Problem
 from k3sd.config.resolve import resolve
 from k3sd.config.settings import Settings
 
+_CLONE_NEWNS = 0x00020000
 _CLONE_NEWNET = 0x40000000
+_MS_REC_PRIVATE = 0x4000 | (1 << 18)
 _LOW_SPACE_BYTES = 2 << 30
 _V1_CONTROLLERS = ("blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "pids")
 _MARKS = {"good": "ok  ", "warning": "warn", "bad": "FAIL"}
@@ -101,9 +104,15 @@ def check_system() -> Iterator[Finding]:
     yield _space(Path(settings.data_dir))
 
 
-def _space(directory: Path) -> Finding:
+def _existing(directory: Path) -> Path:
+    """The directory, or the nearest one above it that exists."""
     while not directory.exists():
         directory = directory.parent
+    return directory
+
+
+def _space(directory: Path) -> Finding:
+    directory = _existing(directory)
     stat = os.statvfs(directory)
     free, share = stat.f_bavail * stat.f_frsize, stat.f_bavail / max(stat.f_blocks, 1)
     text = f"{free / (1 << 30):.1f} GiB free on {directory}"
@@ -145,6 +154,15 @@ def program_version(name: str) -> str:
 
 def check_kernel() -> Iterator[Finding]:
     yield from _findings("overlay", preflight.check_overlay("overlayfs"))
+    directory = _existing(Path(_settings().data_dir))
+    if os.geteuid() == 0 and preflight.has_filesystem("overlay"):
+        error = in_own_namespace(lambda: _try_overlay(directory))
+        remedy = "choose --snapshotter=native, or another file system for --data-dir"
+        yield (
+            Finding("bad", f"overlay on {directory}", f"{error}; {remedy}")
+            if error
+            else Finding("good", f"overlay on {directory}")
+        )
     for name, use in (("ip_forward", "net/ipv4/ip_forward"), ("inotify", "fs/inotify/max_user_instances")):
         path = Path("/proc/sys", use)
         yield Finding("good", name, path.read_text().strip()) if path.exists() else Finding("bad", name, f"no {path}")
@@ -178,15 +196,15 @@ def check_network() -> Iterator[Finding]:
 
 
 def in_own_namespace(attempt: Callable[[], str]) -> str:
-    """Run ``attempt`` in a child with a network namespace of its own. Returns its answer: what went wrong, or ""."""
+    """Run ``attempt`` in a child with network and mounts of its own. Returns its answer: what went wrong, or ""."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read)
         try:
             libc = ctypes.CDLL(None, use_errno=True)
-            if libc.unshare(_CLONE_NEWNET) != 0:
-                answer = f"no network namespace: {os.strerror(ctypes.get_errno())}"
+            if libc.unshare(_CLONE_NEWNET | _CLONE_NEWNS) != 0:
+                answer = f"no namespaces: {os.strerror(ctypes.get_errno())}"
             else:
                 answer = attempt()
         except Exception as error:
@@ -198,6 +216,22 @@ def in_own_namespace(attempt: Callable[[], str]) -> str:
         answer = source.read().decode()
     os.waitpid(child, 0)
     return answer
+
+
+def _try_overlay(directory: Path) -> str:
+    """Mount an overlay whose layers are on the data directory's own file system, as containerd does."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with tempfile.TemporaryDirectory(prefix=".k3sd-check-", dir=directory) as name:
+        for layer in ("lower", "upper", "work", "merged"):
+            Path(name, layer).mkdir()
+        # Without this the mount would travel to the machine's own tree.
+        if libc.mount(b"none", b"/", None, _MS_REC_PRIVATE, None) != 0:
+            return f"no private mounts: {os.strerror(ctypes.get_errno())}"
+        data = f"lowerdir={name}/lower,upperdir={name}/upper,workdir={name}/work"
+        if libc.mount(b"overlay", f"{name}/merged".encode(), b"overlay", 0, data.encode()) != 0:
+            return os.strerror(ctypes.get_errno())
+        libc.umount2(f"{name}/merged".encode(), 0)
+    return ""
 
 
 def _try_link(**attributes: object) -> str:

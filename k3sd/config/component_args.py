@@ -6,18 +6,42 @@ K3s hands them to the upstream programs. Ours are other programs: an argument th
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from k3sd.config.problem import Problem
 
-SUPPORTED: dict[str, frozenset[str]] = {
-    "kube-apiserver-arg": frozenset({"anonymous-auth", "api-audiences", "disable-admission-plugins", "service-account-issuer"}),
-    "kube-controller-manager-arg": frozenset({"controllers"}),
-    "kube-scheduler-arg": frozenset(),
-    "kubelet-arg": frozenset({"cgroup-driver"}),
-    "kube-proxy-arg": frozenset(),
+Kind = Literal["string", "bool", "int", "duration"]
+
+SUPPORTED: dict[str, dict[str, Kind]] = {
+    "kube-apiserver-arg": {
+        "anonymous-auth": "bool",
+        "api-audiences": "string",
+        "disable-admission-plugins": "string",
+        "service-account-issuer": "string",
+    },
+    "kube-controller-manager-arg": {
+        "controllers": "string",
+        "node-cidr-mask-size": "int",
+        "node-cidr-mask-size-ipv4": "int",
+        "node-cidr-mask-size-ipv6": "int",
+        "node-monitor-grace-period": "duration",
+        "node-startup-grace-period": "duration",
+        "terminated-pod-gc-threshold": "int",
+    },
+    "kube-scheduler-arg": {},
+    "kubelet-arg": {"cgroup-driver": "string"},
+    "kube-proxy-arg": {},
 }
-"""Option to the argument names its component reads from ``Settings``."""
+"""Option to the arguments its component reads from ``Settings``, and the form of their values."""
+
+_FORMS: dict[Kind, tuple[re.Pattern[str], str]] = {
+    "string": (re.compile(r".*", re.DOTALL), ""),
+    "bool": (re.compile(r"true|false"), "write true or false"),
+    "int": (re.compile(r"\d+"), "write a whole number"),
+    "duration": (re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+|0"), "write a duration such as 40s or 5m"),
+}
 
 _DEFAULTS: dict[str, dict[str, tuple[str, ...]]] = {
     "kube-apiserver-arg": {
@@ -61,7 +85,11 @@ def check_component_args(option: str, args: Mapping[str, tuple[str, ...]], where
     supported, fixed = SUPPORTED[option], _DEFAULTS[option]
     problems = []
     for key, values in args.items():
-        if key in supported or fixed.get(key) == values:
+        if key in supported:
+            form, remedy = _FORMS[supported[key]]
+            problems += [Problem(where, f"{option} {key} is {v!r}", remedy) for v in values if not form.fullmatch(v)]
+            continue
+        if fixed.get(key) == values:
             continue
         if key in fixed:
             what = f"{option} {key} can only be {','.join(fixed[key])}"

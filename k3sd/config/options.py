@@ -868,7 +868,7 @@ OPTIONS: tuple[Option, ...] = (
         "bool",
         "runtime",
         "never ask an image's own registry where a mirror is configured",
-        needs="registry mirrors are not there yet",
+        needs="turning the default endpoint off is not there yet; block it in the firewall",
     ),
     Option(
         "nonroot-devices",
@@ -902,7 +902,7 @@ OPTIONS: tuple[Option, ...] = (
         "registry mirrors and credentials",
         default=str(REGISTRIES_FILE),
         metavar="FILE",
-        needs="registry mirrors and credentials are not there yet; use imagePullSecrets",
+        needs="another file than the default is not there yet; put mirrors and credentials there",
     ),
     Option(
         "airgap-extra-registry",

@@ -34,6 +34,8 @@ PROGRAMS: dict[str, tuple[str, str]] = {
 MODULES: dict[str, tuple[str, str]] = {
     "aiohttp": ("python3-aiohttp", "python3-aiohttp"),
     "cryptography": ("python3-cryptography", "python3-cryptography"),
+    "jwt": ("python3-jwt", "python3-jwt"),
+    "uvloop": ("python3-uvloop", "python3-uvloop"),
 }
 NODE_MODULES: dict[str, tuple[str, str]] = {
     "grpc": ("python3-grpcio", "python3-grpcio"),
@@ -41,7 +43,12 @@ NODE_MODULES: dict[str, tuple[str, str]] = {
     "pyroute2": ("python3-pyroute2", "python3-pyroute2"),
     "nftables": ("python3-nftables", "python3-nftables"),
 }
-"""Python module to its package in Debian and in Fedora."""
+DATASTORE_MODULES: dict[str, tuple[str, tuple[str, str]]] = {
+    "postgres": ("psycopg2", ("python3-psycopg2", "python3-psycopg2")),
+    "postgresql": ("psycopg2", ("python3-psycopg2", "python3-psycopg2")),
+    "mysql": ("MySQLdb", ("python3-mysqldb", "python3-mysqlclient")),
+}
+"""Scheme of a datastore endpoint to the module of its driver and the module's package."""
 
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 _CAP_SYS_RESOURCE = 24
@@ -70,7 +77,8 @@ def check(settings: Settings, ports: bool = True) -> Report:
             (Problem("k3sd", "is not running as root", "start it with sudo, or with systemctl start k3sd-server"),), False
         )
     capabilities = effective_capabilities()
-    problems = [*missing_modules(MODULES)]
+    driver = DATASTORE_MODULES.get(settings.datastore_endpoint.partition("://")[0].lower())
+    problems = [*missing_modules(MODULES | dict([driver] if driver else []))]
     if not settings.disable_agent:
         problems += missing_modules(NODE_MODULES)
         problems += check_capabilities(capabilities)

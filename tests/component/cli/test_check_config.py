@@ -28,6 +28,14 @@ def test_kernel_networking_is_tried_without_a_trace() -> None:
     assert (links(), Path("/proc/self/mounts").read_text()) == before
 
 
+def test_an_overlay_on_the_data_directory_is_tried(tmp_path: Path) -> None:
+    before = Path("/proc/self/mounts").read_text()
+    overlay = check_config.in_own_namespace(lambda: check_config._try_overlay(tmp_path))
+    assert overlay == ""
+    assert list(tmp_path.iterdir()) == []
+    assert Path("/proc/self/mounts").read_text() == before
+
+
 def test_a_failure_in_the_namespace_is_told() -> None:
     assert check_config.in_own_namespace(lambda: f"seen {len(links())} link") == "seen 1 link"
 

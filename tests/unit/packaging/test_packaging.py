@@ -49,9 +49,9 @@ def listed(kind: str) -> set[str]:
     return {line.split()[1] for line in lines if line.startswith(f"{kind} ")}
 
 
-def depends() -> set[str]:
+def depends(name: str) -> set[str]:
     text = (ROOT / "debian/control").read_text().split("\nPackage: k3sd\n")[1]
-    field = re.search(r"^Depends: (.*?)^\S", text, re.MULTILINE | re.DOTALL)
+    field = re.search(rf"^{name}: (.*?)^\S", text, re.MULTILINE | re.DOTALL)
     assert field
     return {entry.split()[0] for entry in field[1].split(",") if not entry.strip().startswith("$")}
 
@@ -68,16 +68,21 @@ def imports() -> set[str]:
 
 
 def test_the_packages_run_time_list_is_the_control_files() -> None:
-    assert depends() == listed("run")
+    assert depends("Depends") == listed("run")
+    assert listed("database") <= depends("Suggests")
 
 
 def test_every_import_has_its_package() -> None:
     missing = {module: PACKAGE_OF.get(module, "a package Debian 12 has?") for module in imports()}
-    assert {module: package for module, package in missing.items() if package not in listed("run")} == {}
+    assert {module: package for module, package in missing.items() if package not in listed("run") | listed("database")} == {}
 
 
 def test_the_rpm_requires_the_same() -> None:
-    fedora = {"python3-yaml": "python3-pyyaml", "iptables": "iptables-nft"}
+    fedora = {
+        "python3-yaml": "python3-pyyaml",
+        "iptables": "iptables-nft",
+        "python3-prometheus-client": "python3-prometheus_client",
+    }
     text = (ROOT / "rpm/k3sd.spec").read_text()
     required = {line.split()[1] for line in text.splitlines() if line.startswith("Requires:")}
     assert required == {fedora.get(name, name) for name in listed("run")}
