@@ -31,6 +31,8 @@ MAX_LOG_FILES = 5
 ROTATION_DELAY_SECONDS = 10.0
 
 Write = Callable[[bytes], Awaitable[None]]
+Exited = Callable[[], Awaitable[None]]
+"""Returns when the container runs no more and its log is complete."""
 Stream = Literal["All", "Stdout", "Stderr"]
 
 
@@ -184,7 +186,7 @@ class LogReader:
     def close(self) -> None:
         self._thread.shutdown(wait=False)
 
-    async def stream(self, path: str, options: LogOptions, write: Write, exited: Awaitable[None] | None = None) -> None:
+    async def stream(self, path: str, options: LogOptions, write: Write, exited: Exited | None = None) -> None:
         """Write the log to ``write`` until its end, or with ``follow`` until the container is gone (``exited``).
 
         Follows through rotation. Raises OSError when there is no file.
@@ -207,10 +209,10 @@ class _Reading:
         self._rest = b""
         self._file: BinaryIO | None = None
 
-    async def run(self, events: DirectoryEvents, exited: Awaitable[None] | None) -> None:
+    async def run(self, events: DirectoryEvents, exited: Exited | None) -> None:
         watch: Watch | None = None
         changed = asyncio.Event()
-        ended = asyncio.ensure_future(exited) if exited is not None and self._options.follow else None
+        ended = asyncio.ensure_future(exited()) if exited is not None and self._options.follow else None
         try:
             if ended is not None:
                 # Before the first read, so that nothing is missed in between.

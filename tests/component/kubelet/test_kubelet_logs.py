@@ -54,7 +54,7 @@ class Rig:
             await self.exit.wait()
 
         settings = LogOptions(follow=True, **options)  # type: ignore[arg-type]
-        return asyncio.create_task(self.reader.stream(str(self.path), settings, self.write, exited()))
+        return asyncio.create_task(self.reader.stream(str(self.path), settings, self.write, exited))
 
     async def until(self, text: str) -> None:
         async with asyncio.timeout(5):
