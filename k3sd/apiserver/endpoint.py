@@ -134,9 +134,7 @@ class Endpoint:
         key = (subresource, operation)
         found = self._plugins.get(key)
         if found is None:
-            found = tuple(
-                p for p in self.registry.admission if p.handles(self.resource, subresource, operation)
-            )
+            found = tuple(p for p in self.registry.admission if p.handles(self.resource, subresource, operation))
             self._plugins[key] = found
         return found
 

@@ -234,9 +234,7 @@ async def _list_at(ep: Endpoint, start: str, scope: str, revision: int) -> list[
     return [Past(kv) for kv in result.kvs]
 
 
-def _chunk(
-    ep: Endpoint, entries: Sequence[Item], match: Match | None, limit: int, revision: int, scope: str
-) -> ListAnswer:
+def _chunk(ep: Endpoint, entries: Sequence[Item], match: Match | None, limit: int, revision: int, scope: str) -> ListAnswer:
     taken: Sequence[Item] = entries
     continue_ = ""
     remaining = 0

@@ -67,12 +67,15 @@ class ListOptions:
 
     def select(self, labels: str, fields: str) -> None:
         """Set the selectors from their texts."""
-        if labels:
-            selector = parse_label_selector(labels)
-            self.labels = None if selector.empty else selector
-        if fields:
-            found = parse_field_selector(fields)
-            self.fields = found if found.requirements else None
+        try:
+            if labels:
+                selector = parse_label_selector(labels)
+                self.labels = None if selector.empty else selector
+            if fields:
+                found = parse_field_selector(fields)
+                self.fields = found if found.requirements else None
+        except ValueError as error:
+            raise bad_request(str(error)) from None
 
     def check(self, watch: bool) -> None:
         """``ValidateListOptions``."""
@@ -95,25 +98,17 @@ class ListOptions:
                 )
             if self.continue_:
                 errors.append(
-                    forbidden_field(
-                        "resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided"
-                    )
+                    forbidden_field("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided")
                 )
             if self.match not in ("Exact", "NotOlderThan"):
-                errors.append(
-                    not_supported("resourceVersionMatch", self.match, ("Exact", "NotOlderThan", ""))
-                )
+                errors.append(not_supported("resourceVersionMatch", self.match, ("Exact", "NotOlderThan", "")))
             elif self.match == "Exact" and self.resource_version == "0":
                 errors.append(
-                    forbidden_field(
-                        "resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
-                    )
+                    forbidden_field("resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
                 )
         if self.send_initial_events is not None:
             if not watch:
-                errors.append(
-                    forbidden_field("sendInitialEvents", "sendInitialEvents is forbidden for list")
-                )
+                errors.append(forbidden_field("sendInitialEvents", "sendInitialEvents is forbidden for list"))
             elif self.match != "NotOlderThan":
                 errors.append(
                     forbidden_field(
@@ -210,9 +205,7 @@ class DeleteRequest:
             )
         if self.policy and self.policy not in POLICIES:
             errors.append(not_supported("propagationPolicy", self.policy, (*POLICIES, "nil")))
-        if self.grace_seconds is not None and (
-            not isinstance(self.grace_seconds, int) or isinstance(self.grace_seconds, bool)
-        ):
+        if self.grace_seconds is not None and (not isinstance(self.grace_seconds, int) or isinstance(self.grace_seconds, bool)):
             raise bad_request(f"gracePeriodSeconds: expected a number, got {self.grace_seconds!r}")
         if errors:
             raise invalid_object("meta.k8s.io", "DeleteOptions", "", errors)

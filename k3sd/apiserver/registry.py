@@ -8,7 +8,7 @@ Upstream: ``apiserver/pkg/registry/generic/registry``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from k3sd.apimachinery.errors import Obj, StatusError, method_not_supported, not_found
 from k3sd.apimachinery.resource import Resource
@@ -46,6 +46,7 @@ class Registry:
         self.strategies: dict[Resource, Strategy] = {}
         self.handlers: dict[tuple[Resource, str], SubresourceHandler] = {}
         self.admission: Sequence[AdmissionPlugin] = ()
+        self.authorizer: Any = None
         self.authorizer: ChainAuthorizer | None = None
         self.authenticator: Authenticator | None = None
         self._endpoints: dict[Resource, Endpoint] = {}
@@ -64,6 +65,10 @@ class Registry:
         if found is None:
             found = self._endpoints[resource] = self._build_endpoint(resource)
         return found
+
+    def endpoints(self) -> list[Endpoint]:
+        """Those used so far."""
+        return list(self._endpoints.values())
 
     def _build_endpoint(self, resource: Resource) -> Endpoint:
         stored = resource
@@ -140,9 +145,7 @@ class Registry:
         assert ctx.resource is not None
         return await deletion.delete(self.endpoint(ctx.resource), ctx, options)
 
-    async def delete_collection(
-        self, ctx: RequestContext, options: DeleteRequest, selection: ListOptions
-    ) -> ListAnswer:
+    async def delete_collection(self, ctx: RequestContext, options: DeleteRequest, selection: ListOptions) -> ListAnswer:
         """Delete what ``selection`` lists. Returns the deleted objects as a list."""
         assert ctx.resource is not None
         ep = self.endpoint(ctx.resource)

@@ -12,9 +12,7 @@ from typing import Literal, NamedTuple, Protocol
 from k3sd.apimachinery.errors import Obj
 from k3sd.apimachinery.resource import Resource
 
-Verb = Literal[
-    "get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "connect", "proxy"
-]
+Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "connect", "proxy"]
 
 
 @dataclass(frozen=True, slots=True)

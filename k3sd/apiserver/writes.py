@@ -63,9 +63,7 @@ def check_namespace(ep: Endpoint, ctx: RequestContext, meta: Obj) -> None:
     namespace = meta.get("namespace", "")
     if not ep.resource.namespaced:
         if namespace:
-            raise bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )
+            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
         return
     if not ctx.namespace:
         raise bad_request("an empty namespace may not be set during creation")
@@ -201,9 +199,7 @@ def _check_name(ep: Endpoint, ctx: RequestContext, meta: Obj) -> None:
     """``checkName`` of the update handler."""
     name = meta.get("name", "")
     if not name:
-        raise bad_request(
-            f"the name of the object ({ctx.name} based on URL) was undeterminable: name must be provided"
-        )
+        raise bad_request(f"the name of the object ({ctx.name} based on URL) was undeterminable: name must be provided")
     if name != ctx.name:
         raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({ctx.name})")
     namespace = meta.get("namespace", "")
@@ -254,9 +250,7 @@ class _Lost(Exception):
     """Somebody else wrote the object between our read and our write."""
 
 
-async def _replace(
-    ep: Endpoint, ctx: RequestContext, key: str, revision: int, old: Obj, new: Obj, managed: bool
-) -> Item:
+async def _replace(ep: Endpoint, ctx: RequestContext, key: str, revision: int, old: Obj, new: Obj, managed: bool) -> Item:
     resource, strategy = ep.resource, ep.strategy
     meta, old_meta = new["metadata"], old["metadata"]
     _check_precondition(ep, ctx, revision, meta, old_meta)
@@ -266,7 +260,7 @@ async def _replace(
     if ctx.subresource == "status":
         new = _with_status_of(new, old)
         meta = new["metadata"]
-    elif has_status:
+    elif has_status and not ctx.subresource:
         _take(new, old, "status")
     apply_defaults(new, resource)
 
