@@ -70,8 +70,8 @@ def test_missing_programs_name_their_package(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_external_runtime_needs_its_socket_and_no_containerd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "find_program", lambda name: None if name == "containerd" else f"/usr/bin/{name}")
-    (problem,) = preflight.check_programs(Settings(container_runtime_endpoint="unix:///nonexistent.sock"))
-    assert str(problem).startswith("/nonexistent.sock: is not a socket; start the container runtime")
+    (problem,) = preflight.check_programs(Settings(container_runtime_endpoint="unix:///proc/no-such.sock"))
+    assert str(problem).startswith("/proc/no-such.sock: is not a socket; start the container runtime")
 
 
 def test_missing_cni_plugins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
