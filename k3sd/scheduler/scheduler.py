@@ -46,7 +46,9 @@ class Scheduler:
     async def run(self) -> None:
         self._nodes.add_handler(self._node_set, lambda old, new: self._node_changed(old, new), self._node_gone)
         self._pods.add_handler(self._pod_added, self._pod_updated, self._pod_gone)
-        await asyncio.gather(*(i.wait_synced() for i in (self._pods, self._nodes, self._budgets)))
+        for informer in (self._pods, self._nodes, self._budgets):
+            informer.start()
+            await informer.wait_synced()
         try:
             while True:
                 await self._one(await self._queue.pop())

@@ -1,0 +1,1 @@
+"""Benchmarks; ``python3 -m bench`` prints one line a figure. Not tests: they judge nothing."""
