@@ -72,6 +72,14 @@ class Rendered:
         return self._raw
 
 
+def zero_status(resource: Resource, type_: schema.Type) -> Obj | None:
+    """What ``status`` of a fresh object is: the fields Go always writes; None when it is left out."""
+    blank: Obj = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": {}}
+    codec.conform(blank, type_)
+    status: Obj | None = blank.get("status")
+    return status
+
+
 class Endpoint:
     """Facts of one served resource. ``stored`` is the row of the version in the store."""
 
@@ -82,6 +90,7 @@ class Endpoint:
         "event_ttl",
         "fields",
         "from_storage",
+        "has_status",
         "list_head",
         "prefix",
         "registry",
@@ -91,6 +100,7 @@ class Endpoint:
         "strategy",
         "to_storage",
         "type_",
+        "zero_status",
     )
 
     def __init__(
@@ -104,6 +114,8 @@ class Endpoint:
         self.end = storage.prefix_end(self.prefix)
         self.cache = cache
         self.type_ = schema.types.get(resource.type_name)
+        self.has_status = strategy.has_status and "status" in self.type_.fields
+        self.zero_status = zero_status(resource, self.type_) if self.has_status else None
         self.to_storage = conversion.converter(resource.kind, resource.api_version, stored.api_version)
         self.from_storage = conversion.converter(resource.kind, stored.api_version, resource.api_version)
         self.event_ttl = storage.EVENT_TTL_SECONDS if resource.plural == "events" else 0

@@ -48,8 +48,6 @@ class OpenAPI:
 
     async def answer(self, path: str, accept: str, headers: Mapping[str, str]) -> Answer:
         """``path`` without trailing slash. Raises 404, 406."""
-        from k3sd.apimachinery import openapi
-
         if self._generation != self._served.generation:
             self._documents.clear()
             self._building.clear()
@@ -57,14 +55,14 @@ class OpenAPI:
         if path == "/openapi/v2":
             if _wants(accept, V2_PROTOBUF):
                 raise not_acceptable(f"{V2_PROTOBUF} is not served: accept application/json")
-            return await self._document(path, openapi.build_v2, headers)
+            return await self._document(path, _build_v2, headers)
         if path == "/openapi/v3":
             return await self._index()
         if path.startswith("/openapi/v3/"):
             if _wants(accept, V3_PROTOBUF):
                 raise not_acceptable(f"{V3_PROTOBUF} is not served: accept application/json")
             group, version = self._group_version(path[len("/openapi/v3/") :])
-            return await self._document(path, lambda: openapi.build_v3(group, version), headers)
+            return await self._document(path, lambda: _build_v3(group, version), headers)
         raise _missing()
 
     def _group_version(self, name: str) -> tuple[str, str]:
@@ -108,6 +106,18 @@ class OpenAPI:
             self._building.pop(path, None)
         self._documents[path] = document
         return document
+
+
+def _build_v2() -> bytes:
+    from k3sd.apimachinery import openapi
+
+    return openapi.build_v2()
+
+
+def _build_v3(group: str, version: str) -> bytes:
+    from k3sd.apimachinery import openapi
+
+    return openapi.build_v3(group, version)
 
 
 def _missing() -> StatusError:

@@ -77,6 +77,7 @@ def transform(ep: Endpoint, ctx: RequestContext, patch: Patch, type_: Any) -> Ca
     from k3sd.apimachinery import patch as machinery
 
     def change(old: Obj) -> Obj:
+        old = dict(old)
         if patch.type == JSON_PATCH:
             new = machinery.json_patch(old, patch.body)
         elif patch.type == MERGE_PATCH:

@@ -18,7 +18,12 @@ NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 async def make_startup_objects(registry: Registry) -> None:
     """Idempotent: creates what is missing, corrects what is wrong."""
+    from k3sd.apiserver import kubernetes_service
+    from k3sd.apiserver.authz import bootstrap
+
     await make_namespaces(registry)
+    await bootstrap.reconcile(registry)
+    await kubernetes_service.reconcile(registry)
 
 
 async def make_namespaces(registry: Registry) -> None:

@@ -7,6 +7,7 @@ admission, allocation, one compare-and-swap in the store. The cache holds the ne
 
 from __future__ import annotations
 
+import copy
 import secrets
 import uuid
 from collections.abc import Callable
@@ -256,11 +257,10 @@ async def _replace(ep: Endpoint, ctx: RequestContext, key: str, revision: int, o
     _check_precondition(ep, ctx, revision, meta, old_meta)
     _restore_metadata(ep, ctx, meta, old_meta)
     new["kind"], new["apiVersion"] = resource.kind, resource.api_version
-    has_status = strategy.has_status and "status" in ep.type_.fields
     if ctx.subresource == "status":
         new = _with_status_of(new, old)
         meta = new["metadata"]
-    elif has_status and not ctx.subresource:
+    elif ep.has_status and not ctx.subresource:
         _take(new, old, "status")
     apply_defaults(new, resource)
 
