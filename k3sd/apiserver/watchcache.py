@@ -207,7 +207,7 @@ class Watcher:
     async def _backfill(self) -> list[CacheEvent]:
         """What the ring no longer holds, from the store's own history."""
         resource = self._resource
-        end = prefix_end(self.scope) if self.scope.endswith("/") else self.scope + "\x01"
+        end = prefix_end(self.scope) if self.scope.endswith("/") else self.scope + "\0"
         try:
             events, reached = await resource.cache.backend.history(self.scope, end, self._seen, self._backfill_to)
         except Compacted:

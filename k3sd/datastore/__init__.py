@@ -11,21 +11,43 @@ if TYPE_CHECKING:
     from k3sd.datastore.backend import Backend
 
 
-def open_backend(endpoint: str = "", *, data_dir: Path, cafile: str = "", certfile: str = "", keyfile: str = "") -> Backend:
+def open_backend(
+    endpoint: str = "",
+    *,
+    data_dir: Path,
+    cafile: str = "",
+    certfile: str = "",
+    keyfile: str = "",
+    patience_seconds: float = 300.0,
+) -> Backend:
     """The backend for ``endpoint``, not yet started. Relative SQLite paths are below ``<data_dir>/server``, as in K3s.
 
+    ``patience_seconds`` is how long ``start`` waits for a database server that does not answer.
     Raises DatastoreError for an endpoint that names no known driver or is malformed.
     """
     from k3sd.datastore.store import LogStore
 
     tls = TLS(cafile, certfile, keyfile)
     driver = driver_of(endpoint)
-    del tls
     if driver == "memory":
         from k3sd.datastore.drivers.memory import MemoryLog
 
         return LogStore(MemoryLog())
-    from k3sd.datastore.drivers.sqlite import SqliteLog
+    if driver == "sqlite":
+        from k3sd.datastore.drivers.sqlite import SqliteLog
 
-    path = endpoint.removeprefix("sqlite://").partition("?")[0]
-    return LogStore(SqliteLog(data_dir / "server" / (path or "db/state.db")))
+        path = endpoint.removeprefix("sqlite://").partition("?")[0]
+        return LogStore(SqliteLog(data_dir / "server" / (path or "db/state.db")))
+
+    from k3sd.datastore.shared import SharedLog, SharedStore
+
+    log: SharedLog
+    if driver == "postgres":
+        from k3sd.datastore.drivers.postgres import PostgresLog
+
+        log = PostgresLog(endpoint, tls)
+    else:
+        from k3sd.datastore.drivers.mysql import MySQLLog
+
+        log = MySQLLog(endpoint, tls)
+    return SharedStore(log, patience_seconds=patience_seconds)

@@ -96,6 +96,9 @@ class Backend(Protocol):
     - A cancelled write is either wholly applied or not at all.
     """
 
+    problem: str
+    """Empty, or why the store cannot be written or followed now, for readyz."""
+
     async def start(self) -> None:
         """Open or create the database, check its schema. Raises DatastoreError with the remedy; changes nothing then."""
 

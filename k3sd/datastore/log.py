@@ -32,6 +32,9 @@ class Log(Protocol):
     maintenance_due: bool
     """True when ``maintain`` should be called in a reader thread soon."""
 
+    compacted_elsewhere: bool
+    """True when the last ``compact_step`` found another server compacting and left it the work."""
+
     def open(self) -> Opened: ...
 
     def close(self) -> None: ...

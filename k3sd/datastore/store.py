@@ -1,4 +1,4 @@
-"""``LogStore``: a ``Backend`` over a ``Log`` that only this process writes.
+"""``LogStore``: a ``Backend`` over a ``Log`` that only this process writes. (``shared`` is for databases with several writers.)
 
 One writer thread drains the queue of waiting writes and commits them in one transaction, so concurrent writers share one
 fsync. After the commit one callback in the event loop delivers the batch: listeners and watches first, then the writers'
@@ -8,6 +8,7 @@ futures. Readers have their own threads.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from k3sd.datastore import compact, mvcc
-from k3sd.datastore.backend import DatastoreError, Event, KeyValue, ListResult, Unavailable
+from k3sd.datastore.backend import CompareFailed, DatastoreError, Event, KeyValue, ListResult, Unavailable
 from k3sd.datastore.hub import Hub, Listener, Watch
 from k3sd.datastore.leases import LeaseKeeper
 from k3sd.datastore.log import Log, Opened
@@ -54,6 +55,7 @@ class LogStore:
         self._readers: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = "is not started"
+        self.problem = ""
         self._maintaining = False
 
     # lifecycle
@@ -66,26 +68,39 @@ class LogStore:
             self._writer.start()
         self._closed = ""
         try:
-            opened = await self._in_writer(self._log.open)
+            opened = await self._open()
             self._hub.publish((), opened.revision)
-            await self._bootstrap(opened)
+            await self._follow(opened.revision)
+            await self._bootstrap()
         except BaseException:
+            await self._unfollow()
             await self._end_threads("could not be opened")
             raise
         self._hub.subscribe(self._leases.observe)
         self._leases.start(opened.leased)
         self._compactor.start(self._hub.revision)
 
-    async def _bootstrap(self, opened: Opened) -> None:
+    async def _open(self) -> Opened:
+        return await self._in_writer(self._log.open)
+
+    async def _follow(self, revision: int) -> None:
+        """Begin to follow other writers from ``revision`` on; there are none here."""
+
+    async def _unfollow(self) -> None:
+        """End what ``_follow`` began. Idempotent."""
+
+    async def _bootstrap(self) -> None:
         """kine's own health key, which Kubernetes's storage expects."""
         if (await self.get(mvcc.HEALTH_KEY))[1] is None:
-            await self.create(mvcc.HEALTH_KEY, mvcc.HEALTH_VALUE)
+            with contextlib.suppress(CompareFailed):  # another server was quicker
+                await self.create(mvcc.HEALTH_KEY, mvcc.HEALTH_VALUE)
 
     async def stop(self) -> None:
         if self._closed:
             return
         self._compactor.stop()
         self._leases.stop()
+        await self._unfollow()
         await self._end_threads("is closed")
         self._hub.close(Unavailable("the datastore is closed"))
 
@@ -167,22 +182,18 @@ class LogStore:
     # event loop
 
     def _deliver(self, ops: list[Op], events: Sequence[Event], error: DatastoreError | None) -> None:
+        self.problem = str(error) if error is not None else ""
         if events:
-            revision = events[-1].kv.revision
-            self._hub.publish(events, revision)
-            self._compactor.wrote(revision)
+            self._publish(events, events[-1].kv.revision)
         for op in ops:
-            future = op.future
-            if future is None or future.done():
-                continue
-            failure = error or op.error
-            if failure is not None:
-                future.set_exception(failure)
-            else:
-                future.set_result(op.result)
+            answer(op, error)
         if self._log.maintenance_due and not self._maintaining and self._readers is not None and not self._closed:
             self._maintaining = True
             self._readers.submit(self._maintain)
+
+    def _publish(self, events: Sequence[Event], revision: int) -> None:
+        self._hub.publish(events, revision)
+        self._compactor.wrote(revision)
 
     def _maintain(self) -> None:
         try:
@@ -267,9 +278,23 @@ class LogStore:
         reached = self._log.compact_revision
         while reached < target:
             reached = await self._in_writer(lambda: self._log.compact_step(target))
+            if self._log.compacted_elsewhere:
+                break
             if reached < target:
                 await asyncio.sleep(compact.PAUSE_SECONDS)
         return reached
+
+
+def answer(op: Op, error: DatastoreError | None = None) -> None:
+    """Resolve the writer's future with the operation's outcome."""
+    future = op.future
+    if future is None or future.done():
+        return
+    failure = error or op.error
+    if failure is not None:
+        future.set_exception(failure)
+    else:
+        future.set_result(op.result)
 
 
 def _fail(future: asyncio.Future[object], error: Exception) -> None:

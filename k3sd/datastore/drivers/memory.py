@@ -18,6 +18,7 @@ class MemoryLog:
 
     threaded = False
     maintenance_due = False
+    compacted_elsewhere = False
 
     def __init__(self) -> None:
         self.compact_revision = 0

@@ -61,6 +61,7 @@ class SqliteLog:
     """A ``Log``. The writer's connection and memory belong to the writer thread."""
 
     threaded = True
+    compacted_elsewhere = False
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+
+from datastore_servers import Server
 
 from k3sd.datastore import open_backend
 from k3sd.datastore.backend import Backend
 
-DRIVERS = ["memory", "sqlite"]
+EMBEDDED = ["memory", "sqlite"]
+DRIVERS = [*EMBEDDED, "postgres", "mariadb"]
+
+_numbers = itertools.count()
 
 
 class Harness:
-    """``durable`` stores keep their content over ``reopen``."""
+    """``durable`` stores keep their content over ``reopen``; ``exact`` ones have no other revisions than the test's own."""
 
-    def __init__(self, endpoint: str, data_dir: Path, durable: bool) -> None:
-        self.endpoint = endpoint
+    def __init__(self, driver: str, data_dir: Path, server: Server | None = None) -> None:
+        self.driver = driver
         self.data_dir = data_dir
-        self.durable = durable
+        self.durable = driver != "memory"
+        self.ascii_only = driver == "mariadb"
+        self.server = server
+        self.endpoint = {"memory": "memory", "sqlite": ""}.get(driver, "")
+        if server is not None:
+            self.endpoint = server.endpoint.format(db=f"k3sd{next(_numbers)}")
         self._open: list[Backend] = []
 
     async def open(self) -> Backend:
-        backend = open_backend(self.endpoint, data_dir=self.data_dir)
+        backend = open_backend(self.endpoint, data_dir=self.data_dir, patience_seconds=5)
         await backend.start()
         self._open.append(backend)
         return backend
@@ -32,7 +43,3 @@ class Harness:
     async def close(self) -> None:
         for backend in self._open:
             await backend.stop()
-
-
-def harness_for(driver: str, data_dir: Path) -> Harness:
-    return Harness("memory" if driver == "memory" else "", data_dir, driver != "memory")

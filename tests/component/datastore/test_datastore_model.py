@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from datastore_harness import Harness, harness_for
+from datastore_harness import DRIVERS, Harness
+from datastore_servers import Server
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -16,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from k3sd.datastore.backend import Backend, Compacted, CompareFailed, Event
 from k3sd.datastore.mvcc import KEEP_REVISIONS, LAST_KEY, prefix_end
 
-KEYS = [f"/registry/{kind}/{name}" for kind in ("a", "b") for name in ("x", "y", "x-1", "é")]
+KEYS = [f"/registry/{kind}/{name}" for kind in ("a", "b") for name in ("x", "y", "x-1", "xY")]
 PREFIX = "/registry/"
 
 
@@ -32,12 +34,13 @@ class StoreMachine(RuleBasedStateMachine):
     """The model is the list of all versions."""
 
     driver = "memory"
+    server: Server | None = None
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.directory = tempfile.TemporaryDirectory()
-        self.harness: Harness = harness_for(self.driver, Path(self.directory.name))
+        self.harness: Harness = Harness(self.driver, Path(self.directory.name), self.server)
         self.store: Backend = self.run(self.harness.open())
         self.base = self.run(self.store.revision())
         self.revision = self.base
@@ -189,12 +192,12 @@ class StoreMachine(RuleBasedStateMachine):
         assert found == {k: v.value for k in KEYS if (v := self.at(k, self.revision))}
 
 
-@pytest.mark.parametrize("driver", ["memory", "sqlite"])
-def test_any_sequence_of_operations(driver: str) -> None:
-    machine = type(f"Machine_{driver}", (StoreMachine,), {"driver": driver})
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_any_sequence_of_operations(driver: str, database_server: Callable[[str], Server | None]) -> None:
+    machine = type(f"Machine_{driver}", (StoreMachine,), {"driver": driver, "server": database_server(driver)})
     case = machine.TestCase
     case.settings = settings(
-        max_examples=30 if driver == "memory" else 12,
+        max_examples={"memory": 30, "sqlite": 12}.get(driver, 6),
         stateful_step_count=25,
         deadline=None,
         suppress_health_check=list(HealthCheck),

@@ -1,0 +1,195 @@
+"""MySQL and MariaDB through mysqlclient. There is no notification: other servers' writes are found by looking, often after one
+was found, once a second at rest.
+
+Source: K3s kine, ``pkg/drivers/mysql``: DSN defaults (go-sql-driver syntax), database creation, schema.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+import MySQLdb
+from MySQLdb.constants import CR, ER
+
+from k3sd.datastore import sql
+from k3sd.datastore.backend import DatastoreError, Unavailable
+from k3sd.datastore.drivers.server import INSERT_COLUMNS, INSERT_ROW, Duplicate, Lost, Row, ServerLog
+from k3sd.datastore.endpoint import TLS
+
+DEFAULT_DATABASE = "kubernetes"
+CONNECT_TIMEOUT_SECONDS = 10
+
+COLUMN_TYPES = {
+    "id": "BIGINT UNSIGNED AUTO_INCREMENT",
+    "name": "VARCHAR(630) CHARACTER SET ascii COLLATE ascii_bin",
+    "create_revision": "BIGINT UNSIGNED",
+    "prev_revision": "BIGINT UNSIGNED",
+    "value": "MEDIUMBLOB",
+    "old_value": "MEDIUMBLOB",
+}
+
+_DSN = re.compile(r"(?:(?P<user>[^:@]*)(?::(?P<password>.*))?@)?(?:(?P<proto>[a-z]+)(?:\((?P<addr>[^)]*)\))?)?/(?P<db>[^?]*)")
+
+_DUPLICATES = {ER.DUP_ENTRY, 1061}  # 1061: duplicate key name, of an index that exists
+_RETRY = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT}
+_LOST = {
+    CR.CONNECTION_ERROR,
+    CR.CONN_HOST_ERROR,
+    CR.SERVER_GONE_ERROR,
+    CR.SERVER_LOST,
+    1040,  # too many connections
+    1053,  # server shutdown in progress
+    1927,  # connection was killed
+    2055,  # lost connection, extended
+}
+_NOW_NOT = {1021, 1114, 1290, 1836, 3, 28}  # disk full, table full, read-only server
+ER_BAD_DB = 1049
+
+
+def parse_dsn(endpoint: str, tls: TLS) -> dict[str, Any]:
+    """Arguments of ``MySQLdb.connect`` for K3s's ``mysql://user:password@tcp(host:port)/database?...``."""
+    rest = endpoint.partition("://")[2]
+    if not rest:
+        rest = "root@tcp(127.0.0.1)/" if tls else "root@unix(/var/run/mysqld/mysqld.sock)/"
+    dsn, _, query = rest.partition("?") if "?" in rest.rpartition("/")[2] else (rest, "", "")
+    match = _DSN.fullmatch(dsn)
+    if match is None:
+        raise DatastoreError("datastore endpoint is not a MySQL DSN: write mysql://user:password@tcp(host:port)/database")
+    args: dict[str, Any] = {"db": match["db"] or DEFAULT_DATABASE, "user": match["user"] or "root"}
+    if match["password"]:
+        args["passwd"] = match["password"]
+    proto, address = match["proto"] or "tcp", match["addr"] or "127.0.0.1"
+    if proto == "unix":
+        args["unix_socket"] = address
+    elif proto == "tcp":
+        host, _, port = address.rpartition(":") if re.search(r":\d+$", address) else (address, "", "3306")
+        args["host"], args["port"] = host.strip("[]"), int(port)
+    else:
+        raise DatastoreError(f"datastore endpoint: protocol {proto!r} is not known; use tcp(host:port) or unix(/path)")
+    wanted = dict(parse_qsl(query)).get("tls", "")
+    if tls:
+        args["ssl"] = {k: v for k, v in (("ca", tls.cafile), ("cert", tls.certfile), ("key", tls.keyfile)) if v}
+    elif wanted in ("true", "skip-verify", "preferred"):
+        args["ssl_mode"] = {"true": "VERIFY_IDENTITY", "skip-verify": "REQUIRED", "preferred": "PREFERRED"}[wanted]
+    return args
+
+
+class MySQLLog(ServerLog):
+    product = "MySQL"
+    ascii_only = True
+    after_nul = "!"
+    """Its collations compare as if padded with spaces, so ``key`` and every ``key`` + control character sort the other way."""
+
+    def __init__(self, endpoint: str, tls: TLS) -> None:
+        self._args = parse_dsn(endpoint, tls)
+        place = self._args.get("unix_socket") or f"{self._args['host']}:{self._args['port']}"
+        super().__init__(f"{place}/{self._args['db']}")
+        self._increment = 1
+
+    # connecting
+
+    def _connect(self, **changes: Any) -> Any:
+        args = {**self._args, **changes}
+        with self._errors("connect to"):
+            connection = MySQLdb.connect(
+                **{k: v for k, v in args.items() if v is not None},
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                autocommit=True,
+                charset="utf8mb4",
+            )
+            with contextlib.closing(connection.cursor()) as cursor:
+                cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+                cursor.execute("SELECT @@auto_increment_increment, @@sql_mode")
+                increment, mode = cursor.fetchone()
+                self._increment = int(increment)
+                if "ANSI_QUOTES" in mode:
+                    cursor.execute("SET SESSION sql_mode = ''")
+            return connection
+
+    def _create_database(self) -> None:
+        try:
+            self._connection()
+            return
+        except DatastoreError as e:
+            cause = e.__cause__
+            if not isinstance(cause, MySQLdb.Error) or cause.args[0] != ER_BAD_DB:
+                raise
+        connection = self._connect(db=None)
+        name = self._args["db"].replace("`", "``")
+        with self._errors("create"), contextlib.closing(connection), contextlib.closing(connection.cursor()) as cursor:
+            cursor.execute(f"CREATE DATABASE IF NOT EXISTS `{name}`")
+        self._connection()
+
+    def _schema(self) -> Sequence[str]:
+        columns = ", ".join(f"{c} {COLUMN_TYPES.get(c, 'INTEGER')}" for c in sql.COLUMNS)
+        if self._columns():
+            statements = []
+        else:
+            statements = [f"CREATE TABLE IF NOT EXISTS kine ({columns}, PRIMARY KEY (id))"]
+        have = {
+            row[0]
+            for row in self._run(
+                "SELECT DISTINCT index_name FROM information_schema.statistics "
+                "WHERE table_schema = DATABASE() AND table_name = 'kine'"
+            )
+        }
+        for name, unique, on in sql.INDEXES:
+            if name not in have:
+                statements.append(f"CREATE {'UNIQUE ' if unique else ''}INDEX {name} ON kine ({on})")
+        return statements
+
+    def _columns(self) -> Sequence[str]:
+        rows = self._run(
+            "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = 'kine'"
+        )
+        return [row[0] for row in rows]
+
+    def _foreign_tables(self) -> Sequence[str]:
+        rows = self._run("SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()")
+        return [row[0] for row in rows]
+
+    # writing
+
+    def _insert(self, rows: Sequence[Row]) -> dict[str, int]:
+        """One statement for all; row by row when one of them lost a race. The server numbers the rows of one such statement
+        consecutively (a "simple insert" in every innodb_autoinc_lock_mode)."""
+        try:
+            first = self._insert_some(rows)
+            return {row[0]: first + i * self._increment for i, row in enumerate(rows)}
+        except Duplicate:
+            if len(rows) == 1:
+                return {}
+        written: dict[str, int] = {}
+        for row in rows:
+            with contextlib.suppress(Duplicate):
+                written[row[0]] = self._insert_some([row])
+        return written
+
+    def _insert_some(self, rows: Sequence[Row]) -> int:
+        connection = self._connection()
+        text = self.statement(INSERT_COLUMNS + ", ".join([INSERT_ROW] * len(rows)))
+        with self._errors("write to"), contextlib.closing(connection.cursor()) as cursor:
+            cursor.execute(text, [v for row in rows for v in row])
+            return int(cursor.lastrowid)
+
+    # errors
+
+    @contextlib.contextmanager
+    def _errors(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except MySQLdb.Error as e:
+            code = e.args[0] if e.args else 0
+            text = str(e.args[1]) if len(e.args) > 1 else str(e)
+            message = f"cannot {action} the MySQL database at {self.where}: {text}"
+            if code in _DUPLICATES or code in _RETRY:
+                raise Duplicate(text) from e
+            if code in _LOST or (isinstance(e, MySQLdb.InterfaceError) and code == 0):
+                raise Lost(text) from e
+            if code in _NOW_NOT:
+                raise Unavailable(message) from e
+            raise DatastoreError(message) from e

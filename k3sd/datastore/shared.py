@@ -1,0 +1,296 @@
+"""``SharedStore``: a ``Backend`` over a database that several servers write.
+
+The database numbers the rows, and rows become visible out of order. ``Sequencer`` puts them in order again: what this process
+wrote itself is known at once, the rest is read by one follower that is woken by the database (or looks after a while). A
+revision that stays empty belongs to an aborted transaction and is filled with a gap row, as kine does; a transaction still
+under way makes the filler wait and then lose, so nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import heapq
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from k3sd.datastore import compact, mvcc
+from k3sd.datastore.backend import DatastoreError, Event, KeyValue, ListResult, Unavailable
+from k3sd.datastore.log import Log, Opened
+from k3sd.datastore.mvcc import Op
+from k3sd.datastore.store import LogStore, answer
+
+logger = logging.getLogger(__name__)
+
+PAGE = 500
+SECOND_LOOK_SECONDS = 0.002
+"""Between the first sight of an empty revision and filling it."""
+MAX_FILL = 1000
+BACKOFF_CAP_SECONDS = 5.0
+WAIT_SECONDS = 10.0
+"""How long an answer waits for revisions before its own that another server has not finished."""
+
+
+class SharedLog(Log, Protocol):
+    """What a database shared by several servers adds. ``after`` and ``fill`` run in the follower's own thread."""
+
+    listening: bool
+    """False after the listener's connection was lost."""
+    quiet_seconds: float
+    """How long the follower rests at most when nothing happens."""
+
+    def current_revision(self) -> int: ...
+
+    def after(self, revision: int, limit: int) -> Sequence[tuple[int, Event | None]]:
+        """Rows behind ``revision`` in order, None for rows that are no events."""
+        ...
+
+    def fill(self, first: int, last: int) -> None:
+        """Put gap rows on the revisions that are still empty."""
+        ...
+
+    def open_listener(self) -> None:
+        """Connect what ``listen`` needs; in the follower's thread."""
+        ...
+
+    def listen(self, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]) -> None:
+        """Call ``wake`` in the loop whenever another server wrote, and once when the connection is lost."""
+        ...
+
+    def unlisten(self) -> None: ...
+
+
+class Sequencer:
+    """Orders rows by revision. ``take`` gives the events that follow without a hole."""
+
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
+        self._pending: dict[int, Event | None] = {}
+
+    def add(self, rows: Iterable[tuple[int, Event | None]]) -> None:
+        for revision, event in rows:
+            if revision > self.revision:
+                self._pending[revision] = event
+
+    def take(self) -> list[Event]:
+        events: list[Event] = []
+        pending = self._pending
+        while (following := self.revision + 1) in pending:
+            event = pending.pop(following)
+            self.revision = following
+            if event is not None:
+                events.append(event)
+        return events
+
+    @property
+    def hole(self) -> tuple[int, int] | None:
+        """First and last revision missing before the next known one."""
+        if not self._pending:
+            return None
+        return self.revision + 1, min(self._pending) - 1
+
+    def skip(self, revision: int) -> None:
+        """Go on behind ``revision`` although something before it is missing."""
+        self.revision = max(self.revision, revision)
+
+
+class SharedStore(LogStore):
+    """See ``Backend``. ``patience_seconds`` is how long ``start`` waits for a server that does not answer."""
+
+    def __init__(
+        self,
+        log: SharedLog,
+        *,
+        compact_interval: float = compact.INTERVAL_SECONDS,
+        patience_seconds: float = 300.0,
+    ) -> None:
+        super().__init__(log, compact_interval=compact_interval)
+        self._shared = log
+        self._patience = patience_seconds
+        self._sequence = Sequencer(0)
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._numbers = itertools.count()
+        self._wake = asyncio.Event()
+        self._follower: asyncio.Task[None] | None = None
+        self._thread: ThreadPoolExecutor | None = None
+
+    # lifecycle
+
+    async def _open(self) -> Opened:
+        """A server that does not answer is waited for (kine: 300 tries, a second apart); anything else fails at once."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._patience
+        delay = 0.2
+        while True:
+            try:
+                return await self._in_writer(self._log.open)
+            except Unavailable as e:
+                if loop.time() + delay > deadline:
+                    raise
+                logger.warning("%s; trying again", e)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, BACKOFF_CAP_SECONDS)
+
+    async def _follow(self, revision: int) -> None:
+        self._sequence = Sequencer(revision)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="datastore-follow")
+        await self._listen()
+        self._follower = asyncio.create_task(self._follow_loop(), name="datastore-follow")
+
+    async def _listen(self) -> None:
+        assert self._loop is not None and self._thread is not None
+        self._shared.unlisten()
+        await self._loop.run_in_executor(self._thread, self._shared.open_listener)
+        self._shared.listen(self._loop, self._wake.set)
+
+    async def _unfollow(self) -> None:
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.gather(self._follower, return_exceptions=True)
+            self._follower = None
+        self._shared.unlisten()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.shutdown)
+            self._thread = None
+        for _, _, future in self._waiting:
+            if not future.done():
+                future.set_exception(Unavailable("the datastore is closed"))
+        self._waiting.clear()
+
+    # following
+
+    async def _follow_loop(self) -> None:
+        rest = self._shared.quiet_seconds
+        failures = 0
+        while True:
+            try:
+                async with asyncio.timeout(rest):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            try:
+                if failures or not self._shared.listening:
+                    await self._listen()
+                foreign = await self._catch_up()
+            except DatastoreError as e:
+                failures += 1
+                self.problem = str(e)
+                if failures == 1:
+                    logger.warning("following the datastore failed, trying again: %s", e)
+                rest = min(0.1 * 2**failures, BACKOFF_CAP_SECONDS)
+                continue
+            if failures:
+                logger.info("following the datastore again at revision %d", self._sequence.revision)
+                self.problem = ""
+            failures = 0
+            busy = self._shared.quiet_seconds / 16
+            rest = busy if foreign else min(max(rest, busy) * 2, self._shared.quiet_seconds)
+
+    async def _catch_up(self) -> bool:
+        """Read up to the newest row. Returns whether another server wrote."""
+        assert self._loop is not None and self._thread is not None
+        foreign = False
+        seen: tuple[int, int] | None = None
+        while True:
+            before = self._sequence.revision
+            rows = await self._loop.run_in_executor(self._thread, self._shared.after, before, PAGE)
+            foreign = foreign or bool(rows and rows[-1][0] > self._sequence.revision)
+            self._sequence.add(rows)
+            self._advance()
+            hole = self._sequence.hole
+            if hole is None:
+                if len(rows) < PAGE:
+                    return foreign
+            elif hole != seen:
+                seen = hole
+                await asyncio.sleep(SECOND_LOOK_SECONDS)
+            elif hole[1] - hole[0] >= MAX_FILL:
+                logger.warning("revisions %d to %d were never written and are skipped", *hole)
+                self._sequence.skip(hole[1])
+                self._advance()
+            else:
+                logger.debug("filling revisions %d to %d", *hole)
+                await self._loop.run_in_executor(self._thread, self._shared.fill, *hole)
+
+    def _advance(self) -> None:
+        events = self._sequence.take()
+        revision = self._sequence.revision
+        if revision > self._hub.revision:
+            self._publish(events, revision)
+        while self._waiting and self._waiting[0][0] <= revision:
+            future = heapq.heappop(self._waiting)[2]
+            if not future.done():
+                future.set_result(None)
+
+    def _deliver(self, ops: list[Op], events: Sequence[Event], error: DatastoreError | None) -> None:
+        errors = [error] if error is not None else [op.error for op in ops if isinstance(op.error, Unavailable)]
+        self.problem = str(errors[0]) if errors else ""
+        self._sequence.add((event.kv.revision, event) for event in events)
+        self._advance()
+        for op in ops:
+            if op.result == (0, None):
+                op.result = (self._sequence.revision, None)
+            revision = op.result[0] if isinstance(op.result, tuple) else op.result or 0
+            if error is not None or op.error is not None or revision <= self._sequence.revision:
+                answer(op, error)
+            else:
+                self._when(revision).add_done_callback(functools.partial(_answer_later, op))
+        if self._sequence.hole is not None:
+            self._wake.set()
+
+    def _when(self, revision: int) -> asyncio.Future[None]:
+        """Done when everything up to ``revision`` was published."""
+        assert self._loop is not None
+        future: asyncio.Future[None] = self._loop.create_future()
+        if revision <= self._sequence.revision:
+            future.set_result(None)
+        else:
+            heapq.heappush(self._waiting, (revision, next(self._numbers), future))
+        return future
+
+    # Backend
+
+    async def revision(self) -> int:
+        """The database's current revision, returned when everything up to it was published here."""
+        current = await self._read(self._shared.current_revision)
+        if current > self._sequence.revision:
+            self._wake.set()
+            try:
+                async with asyncio.timeout(WAIT_SECONDS):
+                    await self._when(current)
+            except TimeoutError:
+                raise Unavailable(
+                    f"this server is at revision {self._sequence.revision} of the datastore and does not catch up to {current}"
+                ) from None
+        return self._sequence.revision
+
+    async def _at(self, revision: int) -> int:
+        """The revision to read at, checked."""
+        if revision <= self._sequence.revision and revision > 0:
+            mvcc.check_revision(revision, self._sequence.revision, self._log.compact_revision)
+            return revision
+        current = await self.revision()
+        mvcc.check_revision(revision, current, self._log.compact_revision)
+        return revision or current
+
+    async def get(self, key: str, revision: int = 0) -> tuple[int, KeyValue | None]:
+        if revision:
+            revision = await self._at(revision)
+        _, kv = await self._read(self._log.get, key, revision)
+        return max(self._sequence.revision, kv.revision if kv else 0), kv
+
+    async def list(self, start: str, end: str, *, limit: int = 0, revision: int = 0, keys_only: bool = False) -> ListResult:
+        return await self._read(self._log.list, start, end, limit, await self._at(revision), keys_only)
+
+    async def count(self, start: str, end: str, *, revision: int = 0) -> tuple[int, int]:
+        _, count = await self._read(self._log.count, start, end, await self._at(revision))
+        return self._sequence.revision, count
+
+
+def _answer_later(op: Op, waiter: asyncio.Future[None]) -> None:
+    error = waiter.exception()
+    answer(op, error if isinstance(error, DatastoreError) else None)
