@@ -2,7 +2,8 @@
 
 The notation, one line a field::
 
-    Container                                a type; ``kind`` behind the name: it carries kind and apiVersion
+    Container                                a type; behind the name ``kind``: an object with kind and apiVersion, ``typed``: it has
+                                             these two but is no object, ``atomic``: applied as a whole
       name! 1 string                         ``!`` required; ``1`` the protobuf number
       ports 6 []ContainerPort map=containerPort,protocol merge=containerPort
       replicas 1 *int32                      ``*`` a pointer in Go: zero values are kept
@@ -102,13 +103,14 @@ class Field:
 class Type:
     """``fields`` by JSON name, in protobuf order. ``scalar`` is "" for structs, else the JSON form (``string:date-time``).
 
-    ``is_kind``: an object of its own, with kind and apiVersion.
+    ``is_kind``: an object of its own, with kind and apiVersion. ``atomic``: server-side apply owns it as a whole.
     """
 
-    __slots__ = ("fields", "is_kind", "name", "scalar")
+    __slots__ = ("atomic", "fields", "is_kind", "name", "scalar")
 
-    def __init__(self, name: str, scalar: str, is_kind: bool, fields: dict[str, Field]) -> None:
+    def __init__(self, name: str, scalar: str, is_kind: bool, atomic: bool, fields: dict[str, Field]) -> None:
         self.name = name
+        self.atomic = atomic
         self.scalar = scalar
         self.is_kind = is_kind
         self.fields = fields
@@ -182,6 +184,10 @@ class _Types:
         """All full type names a package's module declares."""
         return list(self._module(package).names.values())
 
+    def text(self, package: str) -> str:
+        """The declarations of a package, as they are written."""
+        return "\n".join(self._module(package).texts.values())
+
     def descriptions(self, name: str) -> dict[str, str]:
         """Descriptions by field name, the type's own under ""; only what has one. Not kept in memory."""
         package, short = self._home(name)
@@ -211,7 +217,7 @@ class _Types:
         for line in lines:
             field = self._field(module, line.partition(" # ")[0].split())
             fields[field.name] = field
-        return Type(module.names[short], intern(scalar), is_kind, fields)
+        return Type(module.names[short], intern(scalar), is_kind, "atomic" in words, fields)
 
     def _field(self, module: _Module, words: list[str]) -> Field:
         name, number, type_, *flags = words

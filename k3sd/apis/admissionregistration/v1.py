@@ -14,7 +14,7 @@ JSONPatch
 MatchCondition
   name! 1 string
   expression! 2 string
-MatchResources
+MatchResources atomic
   namespaceSelector 1 *LabelSelector
   objectSelector 2 *LabelSelector
   resourceRules 3 []NamedRuleWithOperations atomic
@@ -67,17 +67,17 @@ Mutation
   patchType! 2 string
   applyConfiguration 3 *ApplyConfiguration
   jsonPatch 4 *JSONPatch
-NamedRuleWithOperations
+NamedRuleWithOperations atomic
   resourceNames 1 []string atomic
   operations 2.1 []string atomic
   apiGroups 2.2.1 []string atomic
   apiVersions 2.2.2 []string atomic
   resources 2.2.3 []string atomic
   scope 2.2.4 *string
-ParamKind
+ParamKind atomic
   apiVersion 1 string
   kind 2 string
-ParamRef
+ParamRef atomic
   name 1 string
   namespace 2 string
   selector 3 *LabelSelector
@@ -148,7 +148,7 @@ Validation
   message 2 string
   reason 3 *string
   messageExpression 4 string
-Variable
+Variable atomic
   name! 1 string
   expression! 2 string
 WebhookClientConfig

@@ -1,7 +1,7 @@
 """Types of autoscaling/v1. The notation is described in ``k3sd.apimachinery.schema``."""
 
 TYPES = """\
-CrossVersionObjectReference
+CrossVersionObjectReference atomic
   kind! 1 string
   name! 2 string
   apiVersion 3 string

@@ -40,9 +40,9 @@ class _Summary:
 
     @property
     def total(self) -> int:
-        sidecars = sum(c.get("restartPolicy") == "Always" for c in self.inits.values())
+        sidecars = [c for c in self.inits.values() if c.get("restartPolicy") == "Always"]
         containers: list[Obj] = spec(self.obj).get("containers") or []
-        return len(containers) + sidecars
+        return len(containers) + len(sidecars)
 
     def init_containers(self) -> bool:
         """True while the pod is still initializing. Restarts then count those of init containers."""

@@ -89,7 +89,7 @@ ConfigMap kind
 ConfigMapEnvSource
   name 1.1 string
   optional 2 *bool
-ConfigMapKeySelector
+ConfigMapKeySelector atomic
   name 1.1 string
   key! 2 string
   optional 3 *bool
@@ -226,12 +226,12 @@ DownwardAPIVolumeSource
 EmptyDirVolumeSource
   medium 1 string
   sizeLimit 2 *Quantity
-EndpointAddress
+EndpointAddress atomic
   ip! 1 string
   targetRef 2 *ObjectReference
   hostname 3 string
   nodeName 4 *string
-EndpointPort
+EndpointPort atomic
   name 1 string
   port! 2 int32
   protocol 3 string
@@ -322,7 +322,7 @@ FCVolumeSource
   fsType 3 string
   readOnly 4 bool
   wwids 5 []string atomic
-FileKeySelector
+FileKeySelector atomic
   volumeName! 1 string
   path! 2 string
   key! 3 string
@@ -448,7 +448,7 @@ LoadBalancerIngress
   ports 4 []PortStatus atomic
 LoadBalancerStatus
   ingress 1 []LoadBalancerIngress atomic
-LocalObjectReference
+LocalObjectReference atomic
   name 1 string
 LocalVolumeSource
   path! 1 string
@@ -521,13 +521,13 @@ NodeRuntimeHandler
 NodeRuntimeHandlerFeatures
   recursiveReadOnlyMounts 1 *bool
   userNamespaces 2 *bool
-NodeSelector
+NodeSelector atomic
   nodeSelectorTerms! 1 []NodeSelectorTerm atomic
 NodeSelectorRequirement
   key! 1 string
   operator! 2 string
   values 3 []string atomic
-NodeSelectorTerm
+NodeSelectorTerm atomic
   matchExpressions 1 []NodeSelectorRequirement atomic
   matchFields 2 []NodeSelectorRequirement atomic
 NodeSpec
@@ -567,10 +567,10 @@ NodeSystemInfo
   operatingSystem! 9 string
   architecture! 10 string
   swap 11 *NodeSwapStatus
-ObjectFieldSelector
+ObjectFieldSelector atomic
   apiVersion 1 string
   fieldPath! 2 string
-ObjectReference
+ObjectReference atomic
   kind 1 string
   namespace 2 string
   name 3 string
@@ -921,7 +921,7 @@ ReplicationControllerStatus
 ResourceClaim
   name! 1 string
   request 2 string
-ResourceFieldSelector
+ResourceFieldSelector atomic
   containerName 1 string
   resource! 2 string
   divisor 3 Quantity
@@ -976,7 +976,7 @@ ScopedResourceSelectorRequirement
   scopeName! 1 string
   operator! 2 string
   values 3 []string atomic
-ScopeSelector
+ScopeSelector atomic
   matchExpressions 1 []ScopedResourceSelectorRequirement atomic
 SeccompProfile
   type! 1 string
@@ -990,7 +990,7 @@ Secret kind
 SecretEnvSource
   name 1.1 string
   optional 2 *bool
-SecretKeySelector
+SecretKeySelector atomic
   name 1.1 string
   key! 2 string
   optional 3 *bool
@@ -1001,7 +1001,7 @@ SecretProjection
   name 1.1 string
   items 2 []KeyToPath atomic
   optional 4 *bool
-SecretReference
+SecretReference atomic
   name 1 string
   namespace 2 string
 SecretVolumeSource
@@ -1115,7 +1115,7 @@ Toleration
 TopologySelectorLabelRequirement
   key! 1 string
   values! 2 []string atomic
-TopologySelectorTerm
+TopologySelectorTerm atomic
   matchLabelExpressions 1 []TopologySelectorLabelRequirement atomic
 TopologySpreadConstraint
   maxSkew! 1 int32
@@ -1126,7 +1126,7 @@ TopologySpreadConstraint
   nodeAffinityPolicy 6 *string
   nodeTaintsPolicy 7 *string
   matchLabelKeys 8 []string atomic
-TypedLocalObjectReference
+TypedLocalObjectReference atomic
   apiGroup 1 *string
   kind! 2 string
   name! 3 string

@@ -17,7 +17,7 @@ EndpointConditions
 EndpointHints
   forZones 1 []ForZone atomic
   forNodes 2 []ForNode atomic
-EndpointPort
+EndpointPort atomic
   name 1 *string
   protocol 2 *string
   port 3 *int32

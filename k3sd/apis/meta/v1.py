@@ -71,7 +71,7 @@ Info @io.k8s.apimachinery.pkg.version
   minor! - string
   platform! - string
 IntOrString = string:int-or-string @io.k8s.apimachinery.pkg.util.intstr
-LabelSelector
+LabelSelector atomic
   matchLabels 1 {}string
   matchExpressions 2 []LabelSelectorRequirement atomic
 LabelSelectorRequirement
@@ -124,7 +124,7 @@ ObjectMeta
   ownerReferences 13 []OwnerReference map=uid merge=uid
   finalizers 14 []string set merge
   managedFields 17 []ManagedFieldsEntry atomic
-OwnerReference
+OwnerReference atomic
   kind! 1 string
   name! 3 string
   uid! 4 string

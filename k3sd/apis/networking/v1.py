@@ -99,7 +99,7 @@ ParentReference
   resource! 2 string omit
   namespace 3 string
   name! 4 string omit
-ServiceBackendPort
+ServiceBackendPort atomic
   name 1 string
   number 2 int32
 ServiceCIDR kind

@@ -36,11 +36,11 @@ RoleBindingList kind
 RoleList kind
   metadata 1 ListMeta
   items! 2 []Role
-RoleRef
+RoleRef atomic
   apiGroup 1 string always
   kind! 2 string
   name! 3 string
-Subject
+Subject atomic
   kind! 1 string
   apiGroup 2 string
   name! 3 string
