@@ -20,7 +20,20 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=type[Strategy])
 
-_MODULES = ("config", "namespaces", "nodes", "pods", "services", "workloads")
+_MODULES = (
+    "batch",
+    "config",
+    "discovery",
+    "events",
+    "namespaces",
+    "nodes",
+    "pods",
+    "policy",
+    "quota",
+    "scheduling",
+    "services",
+    "workloads",
+)
 _classes: dict[Resource, type[Strategy]] = {}
 
 
