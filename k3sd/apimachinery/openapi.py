@@ -18,7 +18,8 @@ from k3sd.apimachinery.resource import Resource
 from k3sd.apimachinery.schema import CORE, META, Field, Type, types, walk
 
 V2_JSON = "application/json"
-V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+"""What is answered; old clients ask for ``...v2@v1.0+protobuf``, which Go itself cannot parse as a content type."""
 _SCALARS: dict[str, Obj] = {
     "string": {"type": "string"},
     "int32": {"type": "integer", "format": "int32"},
