@@ -163,6 +163,12 @@ class CgroupManager:
             return name in (self._root / "cgroup.controllers").read_text().split()
         return (self._root / name).is_dir()
 
+    def has_swap(self) -> bool:
+        """The kernel accounts swap by cgroup."""
+        if self.unified:
+            return any(self._root.glob("*/memory.swap.max"))
+        return (self._root / "memory" / "memory.memsw.limit_in_bytes").exists()
+
     def setup(self) -> None:
         """Make the top of the hierarchy."""
         if self.systemd:
@@ -184,6 +190,34 @@ class CgroupManager:
         """Apply changed limits (in-place resize)."""
         parent = pod_cgroup(podinfo.uid(pod), podinfo.qos_class(pod), self.systemd)
         self._write(_relative(parent), pod_limits(pod))
+
+    def widen_pod(self, pod: Obj, limits: Limits) -> None:
+        """Lift the pod's quota and memory limit to at least ``limits``: a child may not have more than its parent."""
+        relative = _relative(pod_cgroup(podinfo.uid(pod), podinfo.qos_class(pod), self.systemd))
+        quota, memory = self._current(relative)
+        wider = Limits(
+            limits.cpu_shares,
+            None
+            if limits.cpu_quota is not None and quota is not None and quota >= limits.cpu_quota
+            else limits.cpu_quota or -1,
+            None if limits.memory is not None and memory is not None and memory >= limits.memory else limits.memory or 0,
+        )
+        self._write(relative, wider)
+
+    def _current(self, relative: str) -> tuple[int | None, int | None]:
+        """Quota and memory limit in force; None where there is none or it cannot be read."""
+
+        def read(path: Path) -> int | None:
+            try:
+                text = path.read_text().split()[0]
+            except (OSError, IndexError):
+                return None
+            return int(text) if text.isdigit() else None
+
+        if self.unified:
+            return read(self._root / relative / "cpu.max"), read(self._root / relative / "memory.max")
+        memory = self._root / "memory" / relative / "memory.limit_in_bytes"
+        return read(self._root / "cpu" / relative / "cpu.cfs_quota_us"), read(memory)
 
     def set_burstable_shares(self, pods: Iterable[Obj]) -> None:
         """All burstable pods together weigh what they request."""
@@ -283,7 +317,7 @@ class CgroupManager:
             values = {"cpu/cpu.shares": str(limits.cpu_shares)}
             if limits.cpu_quota is not None:
                 values["cpu/cpu.cfs_period_us"] = str(QUOTA_PERIOD)
-                values["cpu/cpu.cfs_quota_us"] = str(limits.cpu_quota or -1)
+                values["cpu/cpu.cfs_quota_us"] = str(limits.cpu_quota if limits.cpu_quota > 0 else -1)
             if limits.memory is not None:
                 values["memory/memory.limit_in_bytes"] = str(limits.memory or -1)
         for name, value in values.items():

@@ -185,7 +185,7 @@ def write_config(settings: Settings, version_text: str, *, stream_port: int = ST
     Raises ContainerdConfigError, or RegistriesError when ``registries.yaml`` is wrong.
     """
     from k3sd.kubelet import registries
-    from k3sd.kubelet.files import write_atomic
+    from k3sd.lib.files import write_if_changed
 
     version = parse_version(version_text)
     target = settings.paths.containerd_config
@@ -209,5 +209,5 @@ def write_config(settings: Settings, version_text: str, *, stream_port: int = ST
     template = target.parent / f"{suffix}.tmpl"
     if template.exists():
         text = apply_template(template.read_text(), text, template)
-    write_atomic(target, text.encode(), 0o600)
+    write_if_changed(target, text, 0o600)
     return target

@@ -18,8 +18,8 @@ from typing import Any
 
 from k3sd.config.paths import Paths
 from k3sd.kubelet.cri.client import CRIClient, CRIError
-from k3sd.kubelet.files import write_atomic
 from k3sd.kubelet.ociarchive import build_pause_archive
+from k3sd.lib.files import write_if_changed
 from k3sd.procs.run import CommandError, run
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class ImageImporter:
                 log.info("imported %s: %s", file, ", ".join(names) or "no named image")
                 fresh[file.name] = {"stamp": stamp, "images": names}
         if fresh != cache:
-            write_atomic(self._directory / _CACHE, json.dumps(fresh, indent=1).encode(), 0o600)
+            write_if_changed(self._directory / _CACHE, json.dumps(fresh, indent=1), 0o600)
 
     def _load_cache(self) -> dict[str, Any]:
         try:

@@ -20,6 +20,7 @@ from k3sd.kubelet.state import (
     POD_UID,
     TERMINATION_PATH,
     TERMINATION_POLICY,
+    ContainerRecord,
     PodState,
     container_record,
     sandbox_record,
@@ -51,6 +52,10 @@ class PodCache:
     def get(self, uid: str) -> PodState:
         """The pod's state, empty when the runtime has nothing of it."""
         return self._pods.get(uid) or PodState(uid)
+
+    def find(self, container_id: str) -> ContainerRecord | None:
+        state = self._pods.get(self._owner.get(container_id, ""))
+        return next((c for c in state.containers if c.id == container_id), None) if state is not None else None
 
     def pods(self) -> list[PodState]:
         return list(self._pods.values())
@@ -164,6 +169,14 @@ class PodCache:
             state.put_sandbox(record)
             self._on_change(uid)
         return record.is_ready
+
+    async def refresh_pod(self, uid: str) -> None:
+        """Find what an interrupted action may have left behind. Raises CRIError."""
+        labels = {POD_UID: uid}
+        for sandbox in await self._cri.list_pod_sandbox(labels):
+            await self.refresh_sandbox(uid, sandbox.id)
+        for container in await self._cri.list_containers(labels):
+            await self.refresh_container(uid, container.id, container.pod_sandbox_id)
 
     def expect(self, uid: str, id_: str) -> None:
         """A container was just created: its events are the pod's from now on."""

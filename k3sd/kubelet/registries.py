@@ -161,7 +161,7 @@ def _directory(registry: str) -> str:
 
 def write_certs(directory: Path, hosts: Mapping[str, str]) -> None:
     """Write ``hosts``; remove what we (or K3s) wrote before and is not wanted any more, leave the operator's own alone."""
-    from k3sd.kubelet.files import write_atomic
+    from k3sd.lib.files import write_if_changed
 
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     for entry in directory.iterdir():
@@ -169,4 +169,5 @@ def write_certs(directory: Path, hosts: Mapping[str, str]) -> None:
         if entry.name not in hosts and file.is_file() and file.read_text(errors="replace").startswith(_HEADERS):
             shutil.rmtree(entry)
     for name, text in hosts.items():
-        write_atomic(directory / name / "hosts.toml", text.encode(), 0o600)
+        (directory / name).mkdir(mode=0o755, exist_ok=True)
+        write_if_changed(directory / name / "hosts.toml", text, 0o600)

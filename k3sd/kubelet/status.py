@@ -6,7 +6,6 @@ Source: Kubernetes 1.36 ``pkg/kubelet/kubelet_pods.go`` (``generateAPIPodStatus`
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from k3sd.kubelet.cri.messages import ContainerState
 from k3sd.kubelet.plan import ProbeResults, sandbox_changed, should_start
 from k3sd.kubelet.podinfo import Obj
 from k3sd.kubelet.state import ContainerRecord, PodState
+from k3sd.lib.jsonvalue import clone
 
 KUBELET_CONDITIONS = frozenset(
     {
@@ -236,7 +236,7 @@ def _one_status(pod: Obj, state: PodState, given: StatusInput, container: Obj, o
         elif old is not None:
             status["lastState"] = _last_state(old, status)
         resources = given.resources.get(records[0].id, container.get("resources") or {})
-        status["resources"] = copy.deepcopy(resources)
+        status["resources"] = clone(resources)
         if requests := (container.get("resources") or {}).get("requests"):
             status["allocatedResources"] = dict(requests)
     else:
@@ -269,7 +269,7 @@ def _status_without_record(pod: Obj, container: Obj, old: Obj | None, has_init: 
         return status
     old_state: Obj = old.get("state") or {}
     if "terminated" in old_state:
-        return copy.deepcopy(old)
+        return clone(old)
     status["restartCount"] = old.get("restartCount", 0)
     status["lastState"] = dict(old.get("lastState") or {})
     if "running" in old_state and "terminated" not in status["lastState"]:
@@ -483,7 +483,7 @@ def _initialized(pod: Obj, status: Obj) -> Obj:
 def terminate_status(pod: Obj, status: Obj) -> Obj:
     """The status of a pod whose containers are all gone: nothing is left running or waiting, and the phase is final
     (``TerminatePod``)."""
-    out = copy.deepcopy(status)
+    out = clone(status)
     has_initialized = not podinfo.init_containers(pod) or any(
         c["type"] == "Initialized" and c["status"] == "True" for c in out.get("conditions") or ()
     )

@@ -12,8 +12,10 @@ import struct
 from collections.abc import Callable
 
 IN_MODIFY = 0x2
+IN_MOVED_FROM = 0x40
 IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
+IN_DELETE = 0x200
 IN_ONLYDIR = 0x01000000
 IN_MASK_ADD = 0x20000000
 IN_IGNORED = 0x8000
@@ -45,11 +47,11 @@ class DirectoryEvents:
         self._fd = -1
         self._watches: dict[int, list[Watch]] = {}
 
-    def watch(self, directory: str, callback: Callback) -> Watch:
-        """Raises OSError (FileNotFoundError and so on)."""
+    def watch(self, directory: str, callback: Callback, *, removals: bool = False) -> Watch:
+        """``removals``: also call for files deleted or moved away. Raises OSError (FileNotFoundError and so on)."""
         if self._fd < 0:
             self._open()
-        mask = IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_ONLYDIR
+        mask = IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_ONLYDIR | (IN_MOVED_FROM | IN_DELETE if removals else 0)
         wd = _libc().inotify_add_watch(self._fd, os.fsencode(directory), mask)
         if wd < 0:
             number = ctypes.get_errno()

@@ -1,0 +1,544 @@
+"""This machine's Node object: registration, capacity, conditions, addresses, and the heartbeat lease.
+
+Conditions are looked at every 10 seconds and written when they change, else every 5 minutes; the lease is the only periodic
+write. Source: Kubernetes 1.36 ``pkg/kubelet/kubelet_node_status.go``, ``nodestatus/setters.go``; K3s 1.36
+``pkg/agent/run.go``, ``pkg/cloudprovider``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from k3sd import KUBERNETES_VERSION
+from k3sd.apimachinery import quantity, timefmt
+from k3sd.apimachinery.errors import StatusError
+from k3sd.apis import resources
+from k3sd.client.api import Client
+from k3sd.config.settings import Settings
+from k3sd.kubelet.cri.client import CRIClient, CRIError
+from k3sd.kubelet.ociarchive import architecture
+from k3sd.kubelet.podinfo import Obj
+from k3sd.kubelet.runtime import Recorder
+from k3sd.lib.jsonvalue import clone
+
+log = logging.getLogger(__name__)
+
+CHECK_SECONDS = 10.0
+REPORT_SECONDS = 300.0
+LEASE_SECONDS = 40
+NOT_READY_CHECK_SECONDS = 0.1
+"""While the runtime's network is being set up nothing tells us when it is; later changes are found by the heartbeat."""
+KUBELET_PORT = 10250
+MAX_IMAGES = 50
+MAX_IMAGE_NAMES = 5
+DEFAULT_MAX_PODS = 110
+_OWN_CONDITIONS = ("MemoryPressure", "DiskPressure", "PIDPressure", "Ready")
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """What a Node says of its machine. Sizes in bytes."""
+
+    cpus: int
+    memory: int
+    storage: int
+    machine_id: str
+    system_uuid: str
+    boot_id: str
+    kernel: str
+    os_image: str
+    hugepages: Mapping[str, int] = field(default_factory=dict)
+    swap: int = 0
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def memory_info() -> dict[str, int]:
+    """``/proc/meminfo`` in bytes."""
+    rows = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    return {row[0].rstrip(":"): int(row[1]) * (1024 if len(row) > 2 else 1) for row in rows}
+
+
+def read_machine(root: Path) -> MachineFacts:
+    """``root`` is on the filesystem whose size counts as ephemeral storage."""
+    memory = memory_info()
+    place = next(p for p in (root, *root.parents) if p.exists())
+    disk = os.statvfs(place)
+    release = dict(line.split("=", 1) for line in _read("/etc/os-release").splitlines() if "=" in line)
+    pages = {
+        entry.name.removeprefix("hugepages-"): int(_read(str(entry / "nr_hugepages")) or 0)
+        for entry in Path("/sys/kernel/mm/hugepages").glob("hugepages-*kB")
+    }
+    machine_id = _read("/etc/machine-id") or _read("/var/lib/dbus/machine-id")
+    return MachineFacts(
+        cpus=os.cpu_count() or 1,
+        memory=memory["MemTotal"],
+        storage=disk.f_blocks * disk.f_frsize,
+        machine_id=machine_id,
+        system_uuid=_read("/sys/class/dmi/id/product_uuid") or machine_id,
+        boot_id=_read("/proc/sys/kernel/random/boot_id"),
+        kernel=os.uname().release,
+        os_image=release.get("PRETTY_NAME", "Linux").strip('"'),
+        hugepages={size: count * int(size.removesuffix("kB")) * 1024 for size, count in pages.items()},
+        swap=memory.get("SwapTotal", 0),
+    )
+
+
+def build_capacity(facts: MachineFacts, max_pods: int) -> dict[str, str]:
+    out = {
+        "cpu": str(facts.cpus),
+        "memory": f"{facts.memory // 1024}Ki",
+        "ephemeral-storage": f"{facts.storage // 1024}Ki",
+        "pods": str(max_pods),
+    }
+    for size, total in facts.hugepages.items():
+        kilobytes = int(size.removesuffix("kB"))
+        name = (
+            f"{kilobytes >> 20}Gi"
+            if kilobytes >= 1 << 20
+            else f"{kilobytes >> 10}Mi"
+            if kilobytes >= 1024
+            else f"{kilobytes}Ki"
+        )
+        out[f"hugepages-{name}"] = quantity.canonical(str(quantity.from_int(total, "BinarySI")))
+    return out
+
+
+def build_allocatable(capacity: Mapping[str, str], reserved: Mapping[str, str], disk_percent: int = 5) -> dict[str, str]:
+    """Capacity without what is reserved: by the operator, by the disk eviction threshold, and by huge pages."""
+    out = dict(capacity)
+    storage = quantity.parse(capacity["ephemeral-storage"]).value()
+    out["ephemeral-storage"] = str(storage - storage * disk_percent // 100)
+    taken = [*reserved.items(), *(("memory", v) for k, v in capacity.items() if k.startswith("hugepages-"))]
+    for name, amount in taken:
+        if name in out:
+            left = quantity.parse(out[name]) - quantity.parse(amount)
+            out[name] = str(left if quantity.from_int(0) < left else quantity.from_int(0))
+    return out
+
+
+def merge_resources(ours: Mapping[str, str], shown: Mapping[str, str]) -> dict[str, str]:
+    """What is shown under other names (extended resources that somebody else advertises) stays."""
+    return {**{k: v for k, v in shown.items() if "/" in k}, **ours}
+
+
+def parse_reserved(texts: Sequence[str]) -> dict[str, str]:
+    """``cpu=100m,memory=1Gi`` of ``kube-reserved`` and ``system-reserved``, added up."""
+    total: dict[str, str] = {}
+    for text in texts:
+        for pair in filter(None, text.split(",")):
+            name, _, value = pair.partition("=")
+            amount = quantity.parse(value)
+            total[name.strip()] = str(quantity.parse(total[name]) + amount if name in total else amount)
+    return total
+
+
+@dataclass(slots=True)
+class Health:
+    """What the conditions say. ``problem`` is why the node is not Ready, empty when it is."""
+
+    problem: str = ""
+    memory_pressure: bool = False
+    disk_pressure: bool = False
+    pid_pressure: bool = False
+
+
+def build_conditions(health: Health, old: Sequence[Obj], now: str) -> list[Obj]:
+    def pick(bad: bool, kind: str, reason: str, message: str, bad_reason: str, bad_message: str) -> Obj:
+        status, why, text = ("True", bad_reason, bad_message) if bad else ("False", reason, message)
+        return {"type": kind, "status": status, "reason": why, "message": text}
+
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "kubelet is posting ready status"}
+    if health.problem:
+        ready = {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": health.problem}
+    conditions = [
+        pick(
+            health.memory_pressure,
+            "MemoryPressure",
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available",
+            "KubeletHasInsufficientMemory",
+            "kubelet has insufficient memory available",
+        ),
+        pick(
+            health.disk_pressure,
+            "DiskPressure",
+            "KubeletHasNoDiskPressure",
+            "kubelet has no disk pressure",
+            "KubeletHasDiskPressure",
+            "kubelet has disk pressure",
+        ),
+        pick(
+            health.pid_pressure,
+            "PIDPressure",
+            "KubeletHasSufficientPID",
+            "kubelet has sufficient PID available",
+            "KubeletHasInsufficientPID",
+            "kubelet has insufficient PID available",
+        ),
+        ready,
+    ]
+    before = {c["type"]: c for c in old}
+    for condition in conditions:
+        known = before.get(condition["type"])
+        same = known is not None and known.get("status") == condition["status"]
+        condition["lastHeartbeatTime"] = now
+        condition["lastTransitionTime"] = (known or {}).get("lastTransitionTime", now) if same else now
+    return conditions
+
+
+def build_addresses(settings: Settings) -> list[Obj]:
+    external = [{"type": "ExternalIP", "address": ip} for ip in settings.node_external_ips]
+    internal = [{"type": "InternalIP", "address": ip} for ip in settings.node_ips]
+    return [*internal, *external, {"type": "Hostname", "address": settings.node_name}]
+
+
+def build_labels(settings: Settings, arch: str) -> dict[str, str]:
+    """What a registering node of K3s carries; the operator's ``node-label`` come on top."""
+    labels = {
+        "kubernetes.io/hostname": settings.node_name,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": arch,
+        "beta.kubernetes.io/os": "linux",
+        "beta.kubernetes.io/arch": arch,
+        "node.kubernetes.io/instance-type": "k3s",
+        "beta.kubernetes.io/instance-type": "k3s",
+    }
+    if settings.role == "server":
+        labels["node-role.kubernetes.io/control-plane"] = "true"
+    for text in settings.node_labels:
+        key, _, value = text.partition("=")
+        labels[key] = value
+    return labels
+
+
+def parse_taint(text: str) -> Obj:
+    """``key[=value]:effect``."""
+    pair, _, effect = text.rpartition(":")
+    key, _, value = pair.partition("=")
+    return {"key": key, "effect": effect, **({"value": value} if value else {})}
+
+
+def build_annotations(settings: Settings, node_args: str, node_env: str) -> dict[str, str]:
+    """K3s's own. ``node_args`` and ``node_env`` are JSON with secrets already masked."""
+    out = {
+        "k3s.io/hostname": settings.node_name,
+        "k3s.io/internal-ip": ",".join(settings.node_ips),
+        "volumes.kubernetes.io/controller-managed-attach-detach": "true",
+    }
+    if settings.node_external_ips:
+        out["k3s.io/external-ip"] = ",".join(settings.node_external_ips)
+    if node_args:
+        out["k3s.io/node-args"] = node_args
+    if node_env:
+        out["k3s.io/node-env"] = node_env
+    return out
+
+
+def build_images(images: Sequence[Any]) -> list[Obj]:
+    """The largest ones, as ``status.images``."""
+    largest = sorted(images, key=lambda i: i.size, reverse=True)[:MAX_IMAGES]
+    rows = [([*i.repo_digests, *i.repo_tags][:MAX_IMAGE_NAMES], int(i.size)) for i in largest]
+    return [{"names": names, "sizeBytes": size} for names, size in rows if names]
+
+
+class NodeStatus:
+    """Registers the node and keeps its object true. ``health`` adds what the eviction manager knows."""
+
+    def __init__(
+        self,
+        client: Client,
+        cri: CRIClient,
+        settings: Settings,
+        recorder: Recorder,
+        facts: MachineFacts,
+        *,
+        pressure: Callable[[], Health] = Health,
+        on_network_ready: Callable[[], None] = lambda: None,
+        node_args: str = "",
+        node_env: str = "",
+        kubelet_port: int = KUBELET_PORT,
+    ) -> None:
+        self._client = client
+        self._cri = cri
+        self._settings = settings
+        self._recorder = recorder
+        self._facts = facts
+        self._pressure = pressure
+        self._on_network_ready = on_network_ready
+        self._annotations = build_annotations(settings, node_args, node_env)
+        self._port = kubelet_port
+        self._runtime_version = ""
+        self._reported_at = 0.0
+        self._lease: Obj | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._check_now = asyncio.Event()
+        self.network_problem = "the node is starting"
+        self.node: Obj = {"metadata": {"name": settings.node_name}, "spec": {}, "status": {}}
+        self.ready = asyncio.Event()
+        args = settings.kubelet_args
+        max_pods = int((args.get("max-pods") or (str(DEFAULT_MAX_PODS),))[-1])
+        reserved = parse_reserved([*args.get("kube-reserved", ()), *args.get("system-reserved", ())])
+        self.capacity = build_capacity(facts, max_pods)
+        self.allocatable = build_allocatable(self.capacity, reserved)
+
+    async def start(self) -> None:
+        """Register, retrying while the API is not there, then keep reporting. Raises CRIError without a runtime."""
+        version = await self._cri.version()
+        self._runtime_version = f"{version.runtime_name}://{version.runtime_version}"
+        await self._check()
+        await self._register()
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._report_forever(), name="node-status"),
+            loop.create_task(self._renew_forever(), name="node-lease"),
+        ]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def check_now(self) -> None:
+        """Something that the conditions depend on has changed."""
+        self._check_now.set()
+
+    def observed(self, node: Obj) -> None:
+        """The Node object as it is now, from a watch: labels and taints are needed for admission."""
+        self.node = node
+
+    # registration
+
+    async def _register(self) -> None:
+        delay = 0.05
+        while True:
+            try:
+                await self._register_once()
+                return
+            except (StatusError, ConnectionError, TimeoutError) as error:
+                if isinstance(error, StatusError) and error.code == 422:
+                    log.error("node %s is refused by the API server: %s", self._settings.node_name, error)
+                else:
+                    log.debug("node not registered yet: %s", error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 7.0)
+
+    async def _register_once(self) -> None:
+        name = self._settings.node_name
+        labels = build_labels(self._settings, architecture())
+        try:
+            node = await self._client.get(resources.NODES, name)
+        except StatusError as error:
+            if error.code != 404:
+                raise
+            taints = [parse_taint(t) for t in self._settings.node_taints]
+            node = {
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": {"name": name, "labels": labels, "annotations": self._annotations},
+                "spec": {"providerID": f"k3s://{name}", **({"taints": taints} if taints else {})},
+            }
+            node["status"] = await self._build_status(node, await self._check())
+            self.node = await self._client.create(resources.NODES, node)
+            self._recorder.event(self._reference(), "Normal", "Starting", "Starting kubelet.")
+            await self._report(await self._check())
+            return
+        meta = node["metadata"]
+        wanted: Obj = {}
+        for key, values in (("labels", labels), ("annotations", self._annotations)):
+            missing = {k: v for k, v in values.items() if (meta.get(key) or {}).get(k) != v}
+            if missing:
+                wanted[key] = missing
+        patch: Obj = {"metadata": wanted} if wanted else {}
+        if not node["spec"].get("providerID"):
+            patch["spec"] = {"providerID": f"k3s://{name}"}
+        if patch:
+            node = await self._client.patch(resources.NODES, name, patch)
+        boot = ((node.get("status") or {}).get("nodeInfo") or {}).get("bootID")
+        self.node = node
+        self._recorder.event(self._reference(), "Normal", "Starting", "Starting kubelet.")
+        if boot and boot != self._facts.boot_id:
+            text = f"Node {name} has been rebooted, boot id: {self._facts.boot_id}"
+            self._recorder.event(self._reference(), "Warning", "Rebooted", text)
+        await self._report(await self._check())
+
+    def _reference(self) -> Obj:
+        """Events of a node are filed under its name as uid, as upstream does."""
+        name = self._settings.node_name
+        return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "uid": name}}
+
+    # status
+
+    async def _check(self) -> Health:
+        health = self._pressure()
+        try:
+            status = (await self._cri.status()).status
+        except CRIError as error:
+            self.network_problem = f"container runtime is down: {error.message}"
+            health.problem = "container runtime is down"
+            return health
+        conditions = {c.type: c for c in status.conditions}
+        problems: list[str] = []
+        for kind, text in (("RuntimeReady", "container runtime status check may not have completed yet"), ("NetworkReady", "")):
+            condition = conditions.get(kind)
+            if condition is None:
+                problems.append(text or "network plugin is not ready")
+            elif not condition.status:
+                what = "container runtime not ready" if kind == "RuntimeReady" else "container runtime network not ready"
+                problems.append(f"{what}: {kind}=false reason:{condition.reason} message:{condition.message}")
+        network = conditions.get("NetworkReady")
+        ok = network is not None and network.status
+        before = self.network_problem
+        self.network_problem = "" if ok else (problems[-1] if problems else "network plugin is not ready")
+        if before and ok:
+            self._on_network_ready()
+        health.problem = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]" if problems else ""
+        return health
+
+    async def _build_status(self, node: Obj, health: Health) -> Obj:
+        facts, shown = self._facts, node.get("status") or {}
+        info: Obj = {
+            "machineID": facts.machine_id,
+            "systemUUID": facts.system_uuid,
+            "bootID": facts.boot_id,
+            "kernelVersion": facts.kernel,
+            "osImage": facts.os_image,
+            "containerRuntimeVersion": self._runtime_version,
+            "kubeletVersion": f"{KUBERNETES_VERSION}+k3sd1",
+            "kubeProxyVersion": "",
+            "operatingSystem": "linux",
+            "architecture": architecture(),
+        }
+        if facts.swap:
+            info["swap"] = {"capacity": facts.swap}
+        capacity = merge_resources(self.capacity, shown.get("capacity") or {})
+        # A resource that somebody added to the capacity is there to be used.
+        foreign = {k: v for k, v in capacity.items() if k not in self.capacity}
+        return {
+            "capacity": capacity,
+            "allocatable": {**foreign, **self.allocatable},
+            "conditions": build_conditions(health, shown.get("conditions") or [], timefmt.now()),
+            "addresses": build_addresses(self._settings),
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": self._port}},
+            "nodeInfo": info,
+            "images": build_images(await self._images()),
+        }
+
+    async def _images(self) -> list[Any]:
+        try:
+            return await self._cri.list_images()
+        except CRIError:
+            return []
+
+    async def _report(self, health: Health) -> None:
+        """Write the whole status. Conditions of others stay: the patch merges by type."""
+        status = await self._build_status(self.node, health)
+        patch = {"status": {**status, "addresses": [*status["addresses"], {"$patch": "replace"}]}}
+        self.node = await self._client.patch(
+            resources.NODES,
+            self._settings.node_name,
+            patch,
+            patch_type="application/strategic-merge-patch+json",
+            subresource="status",
+            field_manager="kubelet",
+        )
+        self._reported_at = time.monotonic()
+        if health.problem:
+            self.ready.clear()
+        elif not self.ready.is_set():
+            self.ready.set()
+            name = self._settings.node_name
+            self._recorder.event(self._reference(), "Normal", "NodeReady", f"Node {name} status is now: NodeReady")
+
+    def _is_changed(self, health: Health) -> bool:
+        shown = {c["type"]: c for c in (self.node.get("status") or {}).get("conditions") or ()}
+        for condition in build_conditions(health, [], ""):
+            known = shown.get(condition["type"], {})
+            if any(known.get(k) != condition[k] for k in ("status", "reason", "message")):
+                return True
+        status = self.node.get("status") or {}
+        capacity = status.get("capacity") or {}
+        return any(capacity.get(k) != v for k, v in self.capacity.items()) or any(
+            k not in (status.get("allocatable") or {}) for k in capacity
+        )
+
+    async def _report_forever(self) -> None:
+        while True:
+            wait = CHECK_SECONDS if self.ready.is_set() else NOT_READY_CHECK_SECONDS
+            self._check_now.clear()
+            try:
+                await asyncio.wait_for(self._check_now.wait(), wait)
+            except TimeoutError:
+                pass
+            health = await self._check()
+            if time.monotonic() - self._reported_at < REPORT_SECONDS and not self._is_changed(health):
+                continue
+            try:
+                await self._report(health)
+            except StatusError as error:
+                log.warning("node status not written: %s", error)
+                if error.code == 404:
+                    await self._register()
+                await asyncio.sleep(1.0)
+            except (ConnectionError, TimeoutError) as error:
+                log.debug("node status not written: %s", error)
+                await asyncio.sleep(1.0)
+
+    # lease
+
+    async def _renew_forever(self) -> None:
+        delay = 0.2
+        while True:
+            try:
+                await self._renew()
+                delay = 0.2
+                await asyncio.sleep(CHECK_SECONDS)
+            except (StatusError, ConnectionError, TimeoutError) as error:
+                log.debug("node lease not renewed: %s", error)
+                self._lease = None
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 7.0)
+
+    async def _renew(self) -> None:
+        """One write; a lease that somebody else changed is read again."""
+        name = self._settings.node_name
+        if self._lease is None:
+            try:
+                self._lease = await self._client.get(resources.LEASES, name, "kube-node-lease")
+            except StatusError as error:
+                if error.code != 404:
+                    raise
+                self._lease = await self._client.create(resources.LEASES, self._new_lease(), "kube-node-lease")
+                return
+        lease = clone(self._lease)
+        lease["spec"] = {
+            **(lease.get("spec") or {}),
+            "holderIdentity": name,
+            "leaseDurationSeconds": LEASE_SECONDS,
+            "renewTime": timefmt.now_micro(),
+        }
+        self._lease = await self._client.update(resources.LEASES, lease)
+
+    def _new_lease(self) -> Obj:
+        name = self._settings.node_name
+        meta: Obj = {"name": name, "namespace": "kube-node-lease"}
+        if uid := self.node["metadata"].get("uid"):
+            meta["ownerReferences"] = [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid}]
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": meta,
+            "spec": {"holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": timefmt.now_micro()},
+        }
