@@ -13,6 +13,7 @@ from k3sd.controllers.deployment import DeploymentController
 from k3sd.controllers.endpoints import EndpointsController
 from k3sd.controllers.endpointslice import EndpointSliceController
 from k3sd.controllers.endpointslicemirroring import EndpointSliceMirroringController
+from k3sd.controllers.garbagecollector import GarbageCollector
 from k3sd.controllers.namespace import NamespaceController
 from k3sd.controllers.nodeipam import NodeIPAMController
 from k3sd.controllers.nodelifecycle import NodeLifecycleController
@@ -51,6 +52,7 @@ TABLE: tuple[Row, ...] = (
     _row(EndpointsController, "endpoint"),
     _row(EndpointSliceController, "endpointslice"),
     _row(EndpointSliceMirroringController, "endpointslicemirroring"),
+    _row(GarbageCollector, "garbagecollector"),
     _row(NodeIPAMController, "nodeipam"),
     _row(NodeLifecycleController, "nodelifecycle"),
     _row(TaintEvictionController, "taint-eviction"),
