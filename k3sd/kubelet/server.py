@@ -1,7 +1,7 @@
 """The kubelet's HTTPS server: logs, exec, attach, port-forward, stats, for the API server and those RBAC lets.
 
 Source: Kubernetes 1.36, ``pkg/kubelet/server/server.go``. exec, attach and port-forward ask the runtime for a streaming URL and
-then pass the client's upgraded connection on to it untouched.
+``streaming`` joins it with the client's upgraded connection.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from aiohttp import web
 
 from k3sd.apimachinery.errors import StatusError
 from k3sd.client.api import Client
-from k3sd.kubelet import logs, stats
+from k3sd.kubelet import logs, stats, streaming
 from k3sd.kubelet.authz import Authorizer, Unauthenticated
 from k3sd.kubelet.cri.client import CRIClient, CRIError
 from k3sd.kubelet.downward import find_container
 from k3sd.kubelet.volumes import subpath
-from k3sd.lib.upgrade import BackendError, forward_upgrade
+from k3sd.lib.upgrade import BackendError
 
 Obj = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -261,7 +261,8 @@ class KubeletServer:
         _, container_id = self._running(parts)
         command = request.query.getall("command", [])
         wanted = _stream_options(request.query)
-        return await self._forward(request, await self._cri.exec(container_id, command, **wanted))
+        _need_upgrade(request)
+        return await streaming.forward(request, await self._cri.exec(container_id, command, **wanted), wanted)
 
     async def attach(self, request: _Request, parts: list[str]) -> web.StreamResponse:
         container, container_id = self._running(parts)
@@ -270,7 +271,8 @@ class KubeletServer:
         wanted["tty"] = bool(container.get("tty"))
         if wanted["tty"]:
             wanted["stderr"] = False
-        return await self._forward(request, await self._cri.attach(container_id, **wanted))
+        _need_upgrade(request)
+        return await streaming.forward(request, await self._cri.attach(container_id, **wanted), wanted)
 
     async def port_forward(self, request: _Request, parts: list[str]) -> web.StreamResponse:
         if len(parts) not in (2, 3):
@@ -283,7 +285,8 @@ class KubeletServer:
             ports = [int(port) for text in request.query.getall("port", []) for port in text.split(",") if port]
         except ValueError as error:
             raise RequestError(400, f"invalid port in query {request.query_string!r}") from error
-        return await self._forward(request, await self._cri.port_forward(sandbox_id, ports))
+        _need_upgrade(request)
+        return await streaming.forward(request, await self._cri.port_forward(sandbox_id, ports))
 
     async def run(self, request: _Request, parts: list[str]) -> web.StreamResponse:
         if request.method != "POST":
@@ -296,13 +299,6 @@ class KubeletServer:
             text = f"error executing command in container: command exited with {result.exit_code}: {output}"
             raise RequestError(500, text)
         return web.Response(body=result.stdout + result.stderr, content_type="text/plain")
-
-    async def _forward(self, request: _Request, url: str) -> web.StreamResponse:
-        parts = urlsplit(url)
-        if not request.headers.get("Upgrade"):
-            raise RequestError(400, "Upgrade request required")
-        target = parts.path + (f"?{parts.query}" if parts.query else "")
-        return await forward_upgrade(request, parts.hostname or "127.0.0.1", parts.port or 80, target)
 
     # -- finding
 
@@ -362,6 +358,11 @@ def _three(parts: list[str]) -> tuple[str, str, str]:
     if len(parts) != 3:
         raise RequestError(404, "404 page not found")
     return parts[0], parts[1], parts[2]
+
+
+def _need_upgrade(request: _Request) -> None:
+    if not request.headers.get("Upgrade"):
+        raise RequestError(400, "Upgrade request required")
 
 
 def _stream_options(query: Mapping[str, str]) -> dict[str, bool]:
