@@ -18,6 +18,8 @@ from k3sd.apiserver.responses import Answer
 from k3sd.apiserver.served import ServedResources
 
 V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+V2_PROTOBUF_ANSWER = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+"""Go cannot parse the media type its clients ask for, so upstream answers with this one."""
 V3_PROTOBUF = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"
 
 
@@ -53,8 +55,8 @@ class OpenAPI:
             self._building.clear()
             self._generation = self._served.generation
         if path == "/openapi/v2":
-            if _wants(accept, V2_PROTOBUF):
-                raise not_acceptable(f"{V2_PROTOBUF} is not served: accept application/json")
+            if _wants(accept, V2_PROTOBUF) or _wants(accept, V2_PROTOBUF_ANSWER):
+                return await self._document(f"{path}.pb", _build_v2_protobuf, headers, V2_PROTOBUF_ANSWER)
             return await self._document(path, _build_v2, headers)
         if path == "/openapi/v3":
             return await self._index()
@@ -83,7 +85,9 @@ class OpenAPI:
                 paths[name] = {"serverRelativeURL": f"/openapi/v3/{name}?hash={mark}"}
         return Answer(200, codec.encode({"paths": paths}))
 
-    async def _document(self, path: str, build: Callable[[], bytes], headers: Mapping[str, str]) -> Answer:
+    async def _document(
+        self, path: str, build: Callable[[], bytes], headers: Mapping[str, str], media: str = "application/json"
+    ) -> Answer:
         document = self._documents.get(path)
         if document is None:
             building = self._building.get(path)
@@ -93,11 +97,11 @@ class OpenAPI:
             document = await asyncio.shield(building)
         extra = [("ETag", document.etag), ("Vary", "Accept")]
         if document.etag in headers.get("If-None-Match", ""):
-            return Answer(304, b"", "application/json", extra)
+            return Answer(304, b"", media, extra)
         if "gzip" in headers.get("Accept-Encoding", ""):
-            return Answer(200, document.packed, "application/json", [*extra, ("Content-Encoding", "gzip")])
+            return Answer(200, document.packed, media, [*extra, ("Content-Encoding", "gzip")])
         body = await asyncio.get_running_loop().run_in_executor(None, gz.decompress, document.packed)
-        return Answer(200, body, "application/json", extra)
+        return Answer(200, body, media, extra)
 
     async def _build(self, path: str, build: Callable[[], bytes]) -> Document:
         try:
@@ -112,6 +116,12 @@ def _build_v2() -> bytes:
     from k3sd.apimachinery import openapi
 
     return openapi.build_v2()
+
+
+def _build_v2_protobuf() -> bytes:
+    from k3sd.apimachinery import openapi
+
+    return openapi.build_v2(protobuf=True)
 
 
 def _build_v3(group: str, version: str) -> bytes:
