@@ -74,6 +74,7 @@ class APIServer:
         extra_routes: Mapping[str, ExtraHandler] | None = None,
         node_dialer: Callable[[str], Any] | None = None,
     ) -> None:
+        from k3sd.apiserver.connecting import Kubelets
         from k3sd.apiserver.nonresource import NonResource
 
         self.registry = registry
@@ -81,6 +82,7 @@ class APIServer:
         self.authorizer = authorizer
         self.ready = False
         self.node_dialer = node_dialer
+        self.kubelets = Kubelets(self)
         self._extra = dict(extra_routes or {})
         self._extra_prefixes = tuple(self._extra)
         self._nonresource = NonResource(self)

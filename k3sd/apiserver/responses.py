@@ -142,15 +142,14 @@ def text_answer(text: str, status: int = 200, headers: Headers = ()) -> Answer:
 class Stream:
     """A chunked response that its producer writes itself. aiohttp sees it as finished."""
 
-    __slots__ = ("_close", "_request", "_transport", "ended")
-
-    status = 200
+    __slots__ = ("_close", "_request", "_transport", "ended", "status")
 
     def __init__(self, request: Any) -> None:
         self._request = request
         self._transport = request.transport
         self._close = False
         self.ended = False
+        self.status = 200
 
     @property
     def keep_alive(self) -> bool:
