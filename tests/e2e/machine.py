@@ -77,7 +77,10 @@ class Machine:
         return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=timeout, check=False)
 
     def call(self, script: str, timeout: float = 120) -> str:
-        done = self.try_call(script, timeout)
+        try:
+            done = self.try_call(script, timeout)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{script}: not done after {timeout} s\n{self.journal()}")
         assert done.returncode == 0, f"{script}: {done.stdout[-3000:]}{done.stderr[-3000:]}\n{self.journal()}"
         return done.stdout.strip()
 
