@@ -46,7 +46,10 @@ def conform(obj: Any, type_: Type | str) -> list[str]:
     except _Odd:
         walk = _SlowWalk(obj, type_)
         walk.struct(type_, obj, "", "")
-        plan(obj)
+        try:
+            plan(obj)
+        except _Odd:
+            raise walk.refuse("json: a null stands where a value is needed") from None
         return walk.unknown
     return []
 
@@ -369,7 +372,7 @@ class _SlowWalk:
         self._version = version.rpartition("/")[2].rpartition(".")[2]
         self._expected = type_.short
 
-    def _fail(self, text: str) -> StatusError:
+    def refuse(self, text: str) -> StatusError:
         return bad_request(f'{self._kind} in version "{self._version}" cannot be handled as a {self._expected}: {text}')
 
     def struct(self, type_: Type, value: Any, path: str, go_path: str, where: tuple[str, str] = ("", "")) -> None:
@@ -395,12 +398,14 @@ class _SlowWalk:
             inner = f"[]{name}" if field.container == "maplist" else name
             if not isinstance(value, dict):
                 raise self._type_error(value, owner.short, go, f"map[string]{inner}")
-            for key, item in value.items():
+            for key, item in list(value.items()):
                 at = f"{path}.{key}"
                 if field.container == "maplist":
                     value[key] = self._list(owner, field, item if item is not None else [], at, go, inner)
-                else:
-                    value[key] = self._one(owner, field, item, at, go)
+                    continue
+                value[key] = self._one(owner, field, item, at, go)
+                if value[key] is None and name in ("v1.Time", "v1.MicroTime"):
+                    del value[key]
             return value
         return self._one(owner, field, value, path, go)
 
@@ -455,8 +460,8 @@ class _SlowWalk:
 
     def _type_error(self, value: Any, struct: str, go_path: str, wanted: str) -> StatusError:
         if not struct:
-            return self._fail(f"json: cannot unmarshal {_json_name(value)} into Go value of type {wanted}")
-        return self._fail(
+            return self.refuse(f"json: cannot unmarshal {_json_name(value)} into Go value of type {wanted}")
+        return self.refuse(
             f"json: cannot unmarshal {_json_name(value, wanted)} into Go struct field {struct}.{go_path} of type {wanted}"
         )
 
@@ -466,16 +471,16 @@ class _SlowWalk:
             try:
                 quantity.parse(value if isinstance(value, str) else repr(value))
             except ValueError as err:
-                return self._fail(str(err))
+                return self.refuse(str(err))
         if short in ("Time", "MicroTime") and isinstance(value, str):
             layout = "2006-01-02T15:04:05Z07:00" if short == "Time" else "2006-01-02T15:04:05.000000Z07:00"
-            return self._fail(f'parsing time "{value}" as "{layout}": cannot parse "{value}" as "2006"')
+            return self.refuse(f'parsing time "{value}" as "{layout}": cannot parse "{value}" as "2006"')
         if short in ("Time", "MicroTime"):
-            return self._fail(f"json: cannot unmarshal {_json_name(value)} into Go value of type string")
+            return self.refuse(f"json: cannot unmarshal {_json_name(value)} into Go value of type string")
         if short == "IntOrString":
-            return self._fail(f"json: cannot unmarshal {_json_name(value, 'int32')} into Go value of type int32")
+            return self.refuse(f"json: cannot unmarshal {_json_name(value, 'int32')} into Go value of type int32")
         if field.type == "bytes" and isinstance(value, str):
-            return self._fail(f"illegal base64 data at input byte {_base64_fault(value)}")
+            return self.refuse(f"illegal base64 data at input byte {_base64_fault(value)}")
         return self._type_error(value, owner.short, go, _go_type(field.type))
 
 

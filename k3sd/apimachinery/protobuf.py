@@ -1,459 +1,493 @@
-"""Kubernetes protobuf from the same declarations as everything else: decode to wire-shaped JSON objects and encode from them.
+"""Kubernetes' protobuf encoding, driven by the same declarations as everything else.
 
-Envelope: ``k8s\\0`` and a ``runtime.Unknown`` (``apimachinery/pkg/runtime/serializer/protobuf``). Messages are proto2 as gogo
-writes them: every non-pointer field is present, so decoded zero values are left to ``codec.conform``. Sources: the
-``generated.proto`` files.
+An object travels as ``k8s\\0`` and a ``runtime.Unknown`` message that holds kind, apiVersion and the bytes of the type's own
+message. Messages are read into wire-shaped dicts, and written from them byte for byte as upstream's generated code does: fields
+in ascending order, non-pointer fields always, map keys sorted. Sources: ``k8s.io/api/*/generated.proto``,
+``apimachinery/pkg/runtime/serializer/protobuf``.
 """
 
 from __future__ import annotations
 
 import base64
-import datetime
 import json
-import struct
 from collections.abc import Callable
-from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
-from k3sd.apimachinery.errors import Obj, StatusError, bad_request
-from k3sd.apimachinery.schema import META, Field, Type, types
+from k3sd.apimachinery import timefmt
+from k3sd.apimachinery.errors import Obj, StatusError, bad_request, go_value, unsupported_media_type
+from k3sd.apimachinery.schema import META, SCALARS, Field, Type, types
+from k3sd.apimachinery.wire import (
+    BYTES,
+    FIXED64,
+    VARINT,
+    WireError,
+    field_bytes,
+    field_double,
+    field_int,
+    field_text,
+    fields,
+    read_varint,
+    signed,
+)
 
-MAGIC = b"k8s\x00"
-MAX_DEPTH = 64
-_MASK = (1 << 64) - 1
-
-
-class ProtobufError(ValueError):
-    """Bytes that are not a message of the type."""
-
-
-# the wire
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(data) or shift > 63:
-            raise ProtobufError("unexpected EOF")
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & _MASK, at
-        shift += 7
+MAGIC = b"k8s\0"
+MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
+_MAX_DEPTH = 100
+_SCHEMA = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
+Decode = Callable[[Any, int], Any]
+"""Reads a message; the integer is the depth."""
+Encode = Callable[[Any], bytes]
 
 
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
+def is_protobuf(body: bytes) -> bool:
+    return body.startswith(MAGIC)
 
 
-def parse(data: bytes) -> list[tuple[int, int | bytes]]:
-    """``(field number, value)`` in order; a value is an integer (varint, fixed) or bytes. Raises ProtobufError."""
-    found: list[tuple[int, int | bytes]] = []
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        kind, number = tag & 7, tag >> 3
-        if kind == 0:
-            value, at = _varint(data, at)
-            found.append((number, value))
-            continue
-        size = {1: 8, 5: 4}.get(kind, 0)
-        if kind == 2:
-            size, at = _varint(data, at)
-        elif not size:
-            raise ProtobufError(f"wire type {kind} is not supported")
-        if at + size > len(data):
-            raise ProtobufError("unexpected EOF")
-        part = data[at : at + size]
-        at += size
-        found.append((number, part if kind == 2 else int.from_bytes(part, "little")))
-    return found
+# Reading
+
+_WIRE = {"string": BYTES, "bytes": BYTES, "bool": VARINT, "int32": VARINT, "int64": VARINT, "double": FIXED64}
 
 
-def _write_varint(out: bytearray, value: int) -> None:
-    value &= _MASK
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
+def _double(value: int) -> float:
+    import struct
+
+    return float(struct.unpack("<d", value.to_bytes(8, "little"))[0])
 
 
-def _write_bytes(out: bytearray, number: int, data: bytes) -> None:
-    _write_varint(out, number << 3 | 2)
-    _write_varint(out, len(data))
-    out += data
-
-
-def _write_int(out: bytearray, number: int, value: int) -> None:
-    _write_varint(out, number << 3)
-    _write_varint(out, value)
-
-
-def _bytes(value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        raise ProtobufError("wrong wire type: a length-delimited value was expected")
-    return value
-
-
-def _int(value: int | bytes) -> int:
-    if isinstance(value, bytes):
-        raise ProtobufError("wrong wire type: a number was expected")
-    return _signed(value)
-
-
-# types that are one message on the wire and a scalar or free-form value in JSON
-
-
-def _parts(data: bytes) -> dict[int, int | bytes]:
-    return dict(parse(data))
-
-
-def _epoch(seconds: int) -> datetime.datetime:
-    return datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=seconds)
-
-
-def _decode_time(data: bytes) -> str | None:
-    if not data:
-        return None
-    return _epoch(_int(_parts(data).get(1, 0))).isoformat() + "Z"
-
-
-def _decode_micro_time(data: bytes) -> str | None:
-    if not data:
-        return None
-    parts = _parts(data)
-    return f"{_epoch(_int(parts.get(1, 0))).isoformat()}.{_int(parts.get(2, 0)) // 1000:06d}Z"
-
-
-def _encode_time(value: Any) -> bytes:
-    moment = datetime.datetime.fromisoformat(str(value).replace("Z", "+00:00"))
-    delta = moment.replace(tzinfo=None) - (moment.utcoffset() or datetime.timedelta()) - datetime.datetime(1970, 1, 1)
-    out = bytearray()
-    _write_int(out, 1, delta.days * 86400 + delta.seconds)
-    _write_int(out, 2, delta.microseconds * 1000)
-    return bytes(out)
-
-
-def _decode_quantity(data: bytes) -> str:
-    return _bytes(_parts(data).get(1, b"0")).decode() or "0"
-
-
-def _encode_quantity(value: Any) -> bytes:
-    out = bytearray()
-    _write_bytes(out, 1, str(value).encode())
-    return bytes(out)
-
-
-def _decode_int_or_string(data: bytes) -> int | str:
-    parts = _parts(data)
-    return _bytes(parts.get(3, b"")).decode() if _int(parts.get(1, 0)) == 1 else _int(parts.get(2, 0))
-
-
-def _encode_int_or_string(value: Any) -> bytes:
-    out = bytearray()
-    text = isinstance(value, str)
-    _write_int(out, 1, int(text))
-    _write_int(out, 2, 0 if text else int(value))
-    _write_bytes(out, 3, value.encode() if text else b"")
-    return bytes(out)
-
-
-def _decode_raw(data: bytes) -> Any:
-    """RawExtension, FieldsV1 and JSON: JSON bytes in field 1; a RawExtension may also hold a whole protobuf object."""
-    raw = _bytes(_parts(data).get(1, b""))
-    if not raw:
-        return None
-    return decode_object(raw) if raw.startswith(MAGIC) else json.loads(raw)
-
-
-def _encode_raw(value: Any) -> bytes:
-    out = bytearray()
-    _write_bytes(out, 1, json.dumps(value, separators=(",", ":")).encode())
-    return bytes(out)
-
-
-def _schema_props() -> Type:
-    return types.get("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps")
-
-
-def _decode_props_or_array(data: bytes) -> Any:
-    schemas = [decode(_bytes(v), _schema_props()) for n, v in parse(data) if n == 2]
-    single = [decode(_bytes(v), _schema_props()) for n, v in parse(data) if n == 1]
-    return single[0] if single else schemas
-
-
-def _encode_props_or_array(value: Any) -> bytes:
-    out = bytearray()
-    for number, item in [(2, v) for v in value] if isinstance(value, list) else [(1, value)]:
-        _write_bytes(out, number, encode(item, _schema_props()))
-    return bytes(out)
-
-
-def _decode_props_or_bool(data: bytes) -> Any:
-    parts = _parts(data)
-    return decode(_bytes(parts[2]), _schema_props()) if 2 in parts else bool(_int(parts.get(1, 0)))
-
-
-def _encode_props_or_bool(value: Any) -> bytes:
-    out = bytearray()
-    if isinstance(value, bool):
-        _write_int(out, 1, int(value))
-    else:
-        _write_int(out, 1, 1)
-        _write_bytes(out, 2, encode(value, _schema_props()))
-    return bytes(out)
-
-
-def _decode_props_or_strings(data: bytes) -> Any:
-    parts = parse(data)
-    single = [decode(_bytes(v), _schema_props()) for n, v in parts if n == 1]
-    return single[0] if single else [_bytes(v).decode() for n, v in parts if n == 2]
-
-
-def _encode_props_or_strings(value: Any) -> bytes:
-    out = bytearray()
-    if isinstance(value, list):
-        for item in value:
-            _write_bytes(out, 2, item.encode())
-    else:
-        _write_bytes(out, 1, encode(value, _schema_props()))
-    return bytes(out)
-
-
-_SPECIAL: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]] = {
-    "Time": (_decode_time, _encode_time),
-    "MicroTime": (_decode_micro_time, _encode_time),
-    "Quantity": (_decode_quantity, _encode_quantity),
-    "IntOrString": (_decode_int_or_string, _encode_int_or_string),
-    "RawExtension": (_decode_raw, _encode_raw),
-    "FieldsV1": (_decode_raw, _encode_raw),
-    "JSON": (_decode_raw, _encode_raw),
-    "JSONSchemaPropsOrArray": (_decode_props_or_array, _encode_props_or_array),
-    "JSONSchemaPropsOrBool": (_decode_props_or_bool, _encode_props_or_bool),
-    "JSONSchemaPropsOrStringArray": (_decode_props_or_strings, _encode_props_or_strings),
+_SCALAR_READERS: dict[str, Callable[[Any], Any]] = {
+    "string": lambda v: v.decode("utf-8", "replace"),
+    "bytes": lambda v: base64.b64encode(v).decode(),
+    "bool": bool,
+    "int32": signed,
+    "int64": signed,
+    "double": _double,
 }
 
 
-# messages by declaration
+def _members(data: bytes) -> dict[int, Any]:
+    """The last value of each field of a small message."""
+    return {number: value for number, _, value in fields(data)}
 
 
-class _Plan:
-    """How a type lies on the wire. ``fields`` by number; ``embedded``: number of an embedded message to its plan."""
-
-    __slots__ = ("embedded", "fields")
-
-    def __init__(self) -> None:
-        self.fields: dict[int, Field] = {}
-        self.embedded: dict[int, _Plan] = {}
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
 
 
-@lru_cache(maxsize=1024)
-def _plan(name: str) -> _Plan:
-    top = _Plan()
-    for field in types.get(name).fields.values():
-        here = top
+def _read_time(data: bytes, depth: int) -> Any:
+    found = _members(data)
+    return timefmt.from_parts(signed(found.get(1, 0)), 0) if data else None
+
+
+def _read_micro_time(data: bytes, depth: int) -> Any:
+    found = _members(data)
+    return timefmt.from_parts(signed(found.get(1, 0)), signed(found.get(2, 0)), micro=True) if data else None
+
+
+def _read_quantity(data: bytes, depth: int) -> Any:
+    return _text(_members(data).get(1)) or "0"
+
+
+def _read_int_or_string(data: bytes, depth: int) -> Any:
+    found = _members(data)
+    return _text(found.get(3)) if found.get(1) else signed(found.get(2, 0))
+
+
+def _read_raw(data: bytes, depth: int) -> Any:
+    """RawExtension, FieldsV1 and JSON hold JSON text; RawExtension may hold a whole protobuf object."""
+    raw = _members(data).get(1, b"")
+    if not isinstance(raw, bytes) or not raw:
+        return None
+    if is_protobuf(raw):
+        return decode_object(raw)
+    try:
+        return json.loads(raw)
+    except ValueError as err:
+        raise WireError(f"embedded JSON: {err}") from None
+
+
+def _read_schema_or_array(data: bytes, depth: int) -> Any:
+    read = _decoder(_SCHEMA)
+    one, many = None, []
+    for number, _, value in fields(data):
+        if number == 1 and isinstance(value, bytes):
+            one = read(value, depth + 1)
+        elif isinstance(value, bytes):
+            many.append(read(value, depth + 1))
+    return many if many else one
+
+
+def _read_schema_or_bool(data: bytes, depth: int) -> Any:
+    found = _members(data)
+    return _decoder(_SCHEMA)(found[2], depth + 1) if 2 in found else bool(found.get(1))
+
+
+def _read_schema_or_strings(data: bytes, depth: int) -> Any:
+    one, many = None, []
+    for number, _, value in fields(data):
+        if number == 1 and isinstance(value, bytes):
+            one = _decoder(_SCHEMA)(value, depth + 1)
+        else:
+            many.append(_text(value))
+    return many if many else one
+
+
+_SPECIAL_READERS: dict[str, Decode] = {
+    "Time": _read_time,
+    "MicroTime": _read_micro_time,
+    "Quantity": _read_quantity,
+    "IntOrString": _read_int_or_string,
+    "RawExtension": _read_raw,
+    "FieldsV1": _read_raw,
+    "JSON": _read_raw,
+    "JSONSchemaPropsOrArray": _read_schema_or_array,
+    "JSONSchemaPropsOrBool": _read_schema_or_bool,
+    "JSONSchemaPropsOrStringArray": _read_schema_or_strings,
+}
+
+_decoders: dict[str, Decode] = {}
+_Tree = dict[int, Any]
+"""Field by number, or the tree of an embedded message."""
+
+
+def _tree(type_: Type) -> _Tree:
+    root: _Tree = {}
+    for field in type_.fields.values():
+        if not field.number:
+            continue
+        node = root
         for number in field.number[:-1]:
-            here = here.embedded.setdefault(number, _Plan())
-        if field.number:
-            here.fields[field.number[-1]] = field
-    return top
+            node = node.setdefault(number, {})
+        node[field.number[-1]] = field
+    return root
 
 
-def decode(data: bytes, type_: Type) -> Obj:
-    """The wire-shaped object of a message. Unknown fields are skipped. Raises ProtobufError."""
-    out: Obj = {}
-    _decode_into(out, data, _plan(type_.name), 0)
-    return out
-
-
-def _decode_into(out: Obj, data: bytes, plan: _Plan, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise ProtobufError("message is nested too deeply")
-    for number, raw in parse(data):
-        field = plan.fields.get(number)
-        if field is None:
-            inner = plan.embedded.get(number)
-            if inner is not None:
-                _decode_into(out, _bytes(raw), inner, depth + 1)
-            continue
-        name = field.name
-        if field.container == "list":
-            items = out.setdefault(name, [])
-            if field.wrapped:
-                items.extend(_decode_value(v, field, depth) for n, v in parse(_bytes(raw)) if n == 1)
-            elif isinstance(raw, bytes) and field.type in ("int32", "int64", "bool"):
-                _unpack(items, raw, field.type)
-            else:
-                items.append(_decode_value(raw, field, depth))
-        elif field.container in ("map", "maplist"):
-            key, value = _decode_entry(_bytes(raw), field, depth)
-            out.setdefault(name, {})[key] = value
-        else:
-            value = _decode_value(raw, field, depth)
-            if value is not None:
-                out[name] = value
-
-
-def _unpack(items: list[Any], raw: bytes, kind: str) -> None:
-    at = 0
-    while at < len(raw):
-        value, at = _varint(raw, at)
-        items.append(bool(value) if kind == "bool" else _signed(value))
-
-
-def _decode_entry(data: bytes, field: Field, depth: int) -> tuple[str, Any]:
-    key = ""
-    value: Any = None
-    for number, raw in parse(data):
-        if number == 1:
-            key = _bytes(raw).decode()
-        elif number == 2 and field.container == "maplist":
-            value = [_decode_value(v, field, depth) for n, v in parse(_bytes(raw)) if n == 1]
-        elif number == 2:
-            value = _decode_value(raw, field, depth)
-    if value is None:
-        value = [] if field.container == "maplist" else "" if field.type in ("string", "bytes") else None
-    return key, value
-
-
-def _decode_value(raw: int | bytes, field: Field, depth: int) -> Any:
-    kind = field.type
-    if kind == "string":
-        return _bytes(raw).decode()
-    if kind in ("int32", "int64"):
-        return _int(raw)
-    if kind == "bool":
-        return bool(_int(raw))
-    if kind == "bytes":
-        return base64.b64encode(_bytes(raw)).decode()
-    if kind == "double":
-        return struct.unpack("<d", (_int(raw) & _MASK).to_bytes(8, "little"))[0]
-    special = _SPECIAL.get(kind.rpartition(".")[2])
+def _decoder(type_name: str) -> Decode:
+    """The compiled reader of a type's message."""
+    found = _decoders.get(type_name)
+    if found is not None:
+        return found
+    type_ = types.get(type_name)
+    special = _SPECIAL_READERS.get(type_.short) if type_.scalar else None
     if special is not None:
-        return special[0](_bytes(raw))
-    out: Obj = {}
-    _decode_into(out, _bytes(raw), _plan(kind), depth + 1)
-    return out
+        _decoders[type_name] = special
+        return special
+    plans: dict[int, dict[int, Any]] = {}
+    tree = _tree(type_)
+
+    def read(data: bytes, depth: int) -> Any:
+        if depth > _MAX_DEPTH:
+            raise WireError("nested too deeply")
+        out: Obj = {}
+        _read_into(out, tree, plans, data, depth)
+        return out
+
+    _decoders[type_name] = read
+    return read
 
 
-def encode(obj: Obj, type_: Type) -> bytes:
-    """The message of an object, fields in number order. Fields the type does not declare are left out."""
-    out = bytearray()
-    _encode_from(out, obj, _plan(type_.name))
-    return bytes(out)
-
-
-def _encode_from(out: bytearray, obj: Obj, plan: _Plan) -> None:
-    for number in sorted((*plan.fields, *plan.embedded)):
-        field = plan.fields.get(number)
-        if field is None:
-            inner = bytearray()
-            _encode_from(inner, obj, plan.embedded[number])
-            if inner:
-                _write_bytes(out, number, bytes(inner))
+def _read_into(out: Obj, tree: _Tree, plans: dict[int, dict[int, Any]], data: bytes, depth: int) -> None:
+    plan = plans.setdefault(id(tree), {})
+    for number, wire_type, value in fields(data):
+        entry = tree.get(number)
+        if entry is None:
+            continue  # a field this version does not know
+        if isinstance(entry, dict):
+            if not isinstance(value, bytes):
+                raise WireError(f"field {number} is no message")
+            _read_into(out, entry, plans, value, depth)
             continue
-        value = obj.get(field.name)
-        if value is None:
-            continue
-        if field.container == "list":
-            _encode_list(out, number, value, field)
-        elif field.container in ("map", "maplist"):
-            for key in sorted(value):
-                _write_bytes(out, number, _encode_entry(key, value[key], field))
+        put = plan.get(number)
+        if put is None:
+            put = plan[number] = _putter(entry)
+        put(out, wire_type, value, depth)
+
+
+def _putter(field: Field) -> Callable[[Obj, int, Any, int], None]:
+    name = field.name
+    read = _value_reader(field)
+    packable = field.type in ("bool", "int32", "int64")
+    expected = _WIRE.get(field.type, BYTES)
+
+    def one(value: Any, wire_type: int, depth: int) -> Any:
+        if wire_type != expected:
+            raise WireError(f"field {name!r} has wire type {wire_type}")
+        return read(value, depth + 1)
+
+    def put_one(out: Obj, wire_type: int, value: Any, depth: int) -> None:
+        result = one(value, wire_type, depth)
+        if result is not None:
+            out[name] = result
+
+    def put_list(out: Obj, wire_type: int, value: Any, depth: int) -> None:
+        items = out.setdefault(name, [])
+        if packable and wire_type == BYTES:
+            at = 0
+            while at < len(value):
+                number, at = read_varint(value, at)
+                items.append(read(number, depth + 1))
         else:
-            _encode_value(out, number, value, field)
+            items.append(one(value, wire_type, depth))
+
+    def put_map(out: Obj, wire_type: int, value: Any, depth: int) -> None:
+        if wire_type != BYTES:
+            raise WireError(f"field {name!r} has wire type {wire_type}")
+        key, item = "", None
+        for number, inner_type, inner in fields(value):
+            if number == 1:
+                key = _text(inner)
+            elif number == 2:
+                item = _text_list(inner) if field.container == "maplist" else one(inner, inner_type, depth)
+        found = out.setdefault(name, {})
+        item = _zero(field) if item is None else item
+        if item is not None:
+            found[key] = item
+
+    def put_wrapped(out: Obj, wire_type: int, value: Any, depth: int) -> None:
+        out[name] = _text_list(value)
+
+    if field.container in ("map", "maplist"):
+        return put_map
+    if field.container == "list":
+        return put_wrapped if field.wrapped else put_list
+    return put_one
 
 
-def _encode_list(out: bytearray, number: int, value: list[Any], field: Field) -> None:
-    if field.wrapped:
-        inner = bytearray()
-        for item in value:
-            _encode_value(inner, 1, item, field)
-        _write_bytes(out, number, bytes(inner))
-        return
-    for item in value:
-        _encode_value(out, number, item, field)
+def _text_list(data: Any) -> list[str]:
+    return [_text(value) for _, _, value in fields(data)] if isinstance(data, bytes) else []
 
 
-def _encode_entry(key: str, value: Any, field: Field) -> bytes:
-    entry = bytearray()
-    _write_bytes(entry, 1, key.encode())
+def _zero(field: Field) -> Any:
     if field.container == "maplist":
-        inner = bytearray()
-        for item in value or ():
-            _encode_value(inner, 1, item, field)
-        _write_bytes(entry, 2, bytes(inner))
-    elif value is not None:
-        _encode_value(entry, 2, value, field)
-    return bytes(entry)
+        return []
+    if field.type in SCALARS:
+        return {"string": "", "bytes": "", "bool": False, "int32": 0, "int64": 0, "double": 0.0}[field.type]
+    return _decoder(field.type)(b"", 0)
 
 
-def _encode_value(out: bytearray, number: int, value: Any, field: Field) -> None:
-    kind = field.type
-    if kind == "string":
-        _write_bytes(out, number, value.encode())
-    elif kind in ("int32", "int64", "bool"):
-        _write_int(out, number, int(value))
-    elif kind == "bytes":
-        _write_bytes(out, number, base64.b64decode(value))
-    elif kind == "double":
-        _write_varint(out, number << 3 | 1)
-        out += struct.pack("<d", value)
-    elif (special := _SPECIAL.get(kind.rpartition(".")[2])) is not None:
-        _write_bytes(out, number, special[1](value))
-    else:
-        inner = bytearray()
-        _encode_from(inner, value, _plan(kind))
-        _write_bytes(out, number, bytes(inner))
+def _value_reader(field: Field) -> Decode:
+    if field.type in SCALARS:
+        scalar = _SCALAR_READERS[field.type]
+        return lambda value, depth: scalar(value)
+    return _decoder(field.type)
 
 
-# objects
+def decode(body: bytes, type_: Type | str) -> Obj:
+    """The message of this type. StatusError 400 for malformed bytes."""
+    name = type_ if isinstance(type_, str) else type_.name
+    try:
+        obj: Obj = _decoder(name)(body, 0)
+    except WireError as err:
+        raise bad_request(f"unable to decode protobuf {name.rpartition('.')[2]}: {err}") from None
+    return obj
 
 
 def type_of(api_version: str, kind: str) -> Type | None:
-    """The declared type of an object, also of those without a resource of their own: options, lists, Scale, TokenRequest."""
-    from k3sd.apis import resources
-
-    row = resources.by_kind(api_version, kind)
-    if row is not None:
-        return types.get(row.type_name)
+    """The declared type with this apiVersion and kind: resources, lists, subresources, options."""
     group, _, version = api_version.rpartition("/")
-    package = "core" if not group else group.split(".")[0]
-    for name in (f"io.k8s.api.{package}.{version}.{kind}", f"{META}.{kind}"):
+    package: str = import_module("k3sd.apis.resources").package(group, version)
+    for name in (f"{package}.{kind}", f"{META}.{kind}"):
         if types.has(name):
-            return types.get(name)
+            found = types.get(name)
+            if "kind" in found.fields and not found.fields["kind"].number:
+                return found
     return None
 
 
 def decode_object(body: bytes) -> Obj:
-    """A whole object from its envelope, with kind and apiVersion. Raises StatusError 400."""
-    if not body.startswith(MAGIC):
+    """An object in the ``k8s\\0`` envelope, with its kind and apiVersion. StatusError 400 or 415."""
+    if not is_protobuf(body):
         raise bad_request("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
     try:
-        unknown = _parts(body[len(MAGIC) :])
-        meta = _parts(_bytes(unknown.get(1, b"")))
-        api_version, kind = _bytes(meta.get(1, b"")).decode(), _bytes(meta.get(2, b"")).decode()
-        type_ = type_of(api_version, kind)
-        if type_ is None:
-            raise bad_request(f'no kind "{kind}" is registered for version "{api_version}"')
-        return {"kind": kind, "apiVersion": api_version} | decode(_bytes(unknown.get(2, b"")), type_)
-    except (ProtobufError, UnicodeDecodeError, ValueError, OverflowError) as error:
-        if isinstance(error, StatusError):
-            raise
-        raise bad_request(f"unable to decode the protobuf body: {error}") from error
+        unknown = _members(body[len(MAGIC) :])
+        meta = _members(unknown.get(1, b""))
+    except (WireError, TypeError) as err:
+        raise bad_request(f"unable to decode protobuf envelope: {err}") from None
+    api_version, kind = _text(meta.get(1)), _text(meta.get(2))
+    type_ = type_of(api_version, kind) if api_version and kind else None
+    if type_ is None:
+        text = f"no kind {go_value(kind)} is registered for version {go_value(api_version)} in the protobuf scheme"
+        raise bad_request(text) if not kind else unsupported_media_type(text)
+    obj: Obj = {"kind": kind, "apiVersion": api_version}
+    obj.update(decode(unknown.get(2, b""), type_))
+    return obj
+
+
+# Writing
+
+_SCALAR_WRITERS: dict[str, Callable[[int, Any], bytes]] = {
+    "string": field_text,
+    "bytes": lambda number, value: field_bytes(number, base64.b64decode(value)),
+    "bool": lambda number, value: field_int(number, 1 if value else 0),
+    "int32": field_int,
+    "int64": field_int,
+    "double": lambda number, value: field_double(number, float(value)),
+}
+_ZEROS: dict[str, Any] = {"string": "", "bool": False, "int32": 0, "int64": 0, "double": 0.0}
+
+
+def _write_time(value: Any) -> bytes:
+    if not value:
+        return b""
+    seconds, _ = timefmt.parse_parts(value)
+    return field_int(1, seconds) + field_int(2, 0)
+
+
+def _write_micro_time(value: Any) -> bytes:
+    if not value:
+        return b""
+    seconds, nanos = timefmt.parse_parts(value)
+    return field_int(1, seconds) + field_int(2, nanos // 1000 * 1000)
+
+
+def _write_int_or_string(value: Any) -> bytes:
+    if isinstance(value, str):
+        return field_int(1, 1) + field_int(2, 0) + field_text(3, value)
+    return field_int(1, 0) + field_int(2, value or 0) + field_text(3, "")
+
+
+def _write_raw(value: Any) -> bytes:
+    if value is None:
+        return b""
+    return field_bytes(1, json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def _write_schema_or_array(value: Any) -> bytes:
+    write = _encoder(_SCHEMA)
+    if isinstance(value, list):
+        return b"".join(field_bytes(2, write(item)) for item in value)
+    return field_bytes(1, write(value))
+
+
+def _write_schema_or_bool(value: Any) -> bytes:
+    if isinstance(value, bool):
+        return field_int(1, int(value))
+    return field_int(1, 1) + field_bytes(2, _encoder(_SCHEMA)(value))
+
+
+def _write_schema_or_strings(value: Any) -> bytes:
+    if isinstance(value, list):
+        return b"".join(field_text(2, item) for item in value)
+    return field_bytes(1, _encoder(_SCHEMA)(value))
+
+
+_SPECIAL_WRITERS: dict[str, Encode] = {
+    "Time": _write_time,
+    "MicroTime": _write_micro_time,
+    "Quantity": lambda value: field_text(1, str(value or "0")),
+    "IntOrString": _write_int_or_string,
+    "RawExtension": _write_raw,
+    "FieldsV1": _write_raw,
+    "JSON": _write_raw,
+    "JSONSchemaPropsOrArray": _write_schema_or_array,
+    "JSONSchemaPropsOrBool": _write_schema_or_bool,
+    "JSONSchemaPropsOrStringArray": _write_schema_or_strings,
+}
+
+_encoders: dict[str, Encode] = {}
+
+
+def _encoder(type_name: str) -> Encode:
+    """The compiled writer of a type's message."""
+    found = _encoders.get(type_name)
+    if found is not None:
+        return found
+    type_ = types.get(type_name)
+    special = _SPECIAL_WRITERS.get(type_.short) if type_.scalar else None
+    if special is not None:
+        _encoders[type_name] = special
+        return special
+    steps: list[Encode] = []
+    ready = False
+
+    def write(obj: Any) -> bytes:
+        nonlocal ready
+        if not ready:
+            steps.extend(_steps(_tree(type_)))
+            ready = True
+        obj = obj or {}
+        return b"".join([step(obj) for step in steps])
+
+    _encoders[type_name] = write
+    return write
+
+
+def _steps(tree: _Tree) -> list[Encode]:
+    return [
+        _embedded(number, tree[number]) if isinstance(tree[number], dict) else _writer(tree[number], number)
+        for number in sorted(tree)
+    ]
+
+
+def _embedded(number: int, tree: _Tree) -> Encode:
+    inner = _steps(tree)
+    return lambda obj: field_bytes(number, b"".join([step(obj) for step in inner]))
+
+
+def _writer(field: Field, number: int) -> Encode:
+    """Writes one field of an object, or nothing."""
+    name = field.name
+    value_writer: Callable[[int, Any], bytes]
+    if field.type in SCALARS:
+        value_writer = _SCALAR_WRITERS[field.type]
+    else:
+        message = _encoder(field.type)
+
+        def value_writer(at: int, value: Any) -> bytes:
+            return field_bytes(at, message(value))
+
+    if field.container == "list":
+        if field.wrapped:
+            return lambda obj: (
+                field_bytes(number, b"".join(field_text(1, item) for item in obj[name])) if obj.get(name) else b""
+            )
+        return lambda obj: b"".join([value_writer(number, item) for item in obj.get(name) or ()])
+    if field.container:
+        return _map_writer(field, number, value_writer)
+    if field.pointer or field.type == "bytes":
+        return lambda obj: b"" if obj.get(name) is None else value_writer(number, obj[name])
+    zero = _ZEROS.get(field.type)
+    return lambda obj: value_writer(number, zero if obj.get(name) is None else obj[name])
+
+
+def _map_writer(field: Field, number: int, value_writer: Callable[[int, Any], bytes]) -> Encode:
+    name = field.name
+
+    def entry(key: str, value: Any) -> bytes:
+        if field.container == "maplist":
+            item = field_bytes(2, b"".join(field_text(1, text) for text in value))
+        else:
+            item = value_writer(2, value)
+        return field_bytes(number, field_text(1, key) + item)
+
+    return lambda obj: b"".join([entry(key, value) for key, value in sorted((obj.get(name) or {}).items())])
+
+
+def encode(obj: Obj, type_: Type | str) -> bytes:
+    """The message of ``obj``, which has gone through ``conform``."""
+    return _encoder(type_ if isinstance(type_, str) else type_.name)(obj)
+
+
+def envelope(api_version: str, kind: str, raw: bytes) -> bytes:
+    """``k8s\\0`` and the ``runtime.Unknown`` around a message."""
+    meta = field_text(1, api_version) + field_text(2, kind)
+    return MAGIC + field_bytes(1, meta) + field_bytes(2, raw) + field_text(3, "") + field_text(4, "")
 
 
 def encode_object(obj: Obj) -> bytes:
-    """The envelope with the message. Raises KeyError for a kind without a declaration."""
-    type_ = type_of(obj["apiVersion"], obj["kind"])
+    """An object with its kind and apiVersion in the envelope. StatusError 406 for a kind that has no protobuf form."""
+    api_version, kind = str(obj.get("apiVersion") or ""), str(obj.get("kind") or "")
+    type_ = type_of(api_version, kind)
     if type_ is None:
-        raise KeyError(f"{obj['apiVersion']}, {obj['kind']}")
-    meta, unknown = bytearray(), bytearray()
-    _write_bytes(meta, 1, obj["apiVersion"].encode())
-    _write_bytes(meta, 2, obj["kind"].encode())
-    _write_bytes(unknown, 1, bytes(meta))
-    _write_bytes(unknown, 2, encode(obj, type_))
-    _write_bytes(unknown, 3, b"")
-    _write_bytes(unknown, 4, b"")
-    return MAGIC + bytes(unknown)
+        raise StatusError(406, "NotAcceptable", f"{kind} in {api_version} has no protobuf form: accept application/json")
+    return envelope(api_version, kind, encode(obj, type_))
+
+
+def watch_event(kind: str, obj: Obj) -> bytes:
+    """One frame of a protobuf watch: four bytes of length, then the enveloped ``WatchEvent``."""
+    event = field_text(1, kind) + field_bytes(2, field_bytes(1, encode_object(obj)))
+    frame = envelope("v1", "WatchEvent", event)
+    return len(frame).to_bytes(4, "big") + frame
+
+
+__all__ = ["MEDIA_TYPE", "decode", "decode_object", "encode", "encode_object", "is_protobuf", "type_of", "watch_event"]
