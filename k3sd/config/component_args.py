@@ -31,7 +31,13 @@ SUPPORTED: dict[str, dict[str, Kind]] = {
         "terminated-pod-gc-threshold": "int",
     },
     "kube-scheduler-arg": {},
-    "kubelet-arg": {"cgroup-driver": "string"},
+    "kubelet-arg": {
+        "allowed-unsafe-sysctls": "string",
+        "cgroup-driver": "string",
+        "kube-reserved": "string",
+        "max-pods": "int",
+        "system-reserved": "string",
+    },
     "kube-proxy-arg": {},
 }
 """Option to the arguments its component reads from ``Settings``, and the form of their values."""

@@ -110,7 +110,7 @@ class _Resolver:
             flannel_backend=loaded.text("flannel-backend"),
             resolv_conf=self.existing_file("resolv-conf"),
             disable_kube_proxy=loaded.flag("disable-kube-proxy"),
-            disable=tuple(dict.fromkeys(loaded.items("disable"))),
+            disable=self.disable(),
             disable_agent=loaded.flag("disable-agent"),
             datastore_endpoint=self.datastore_endpoint(),
             datastore_cafile=self.existing_file("datastore-cafile"),
@@ -398,6 +398,14 @@ class _Resolver:
         else:
             self.problem(where, f"there is no datastore {scheme}://", f"use one of {known}, or leave the option out for SQLite")
         return text
+
+    def disable(self) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(self.loaded.items("disable")))
+        if "coredns" in names:
+            self.problem(
+                self.origin("disable"), "the cluster DNS is part of k3sd and cannot be disabled yet", "leave coredns out"
+            )
+        return names
 
     # node
 

@@ -179,10 +179,10 @@ def test_pause_image(argv: list[str], image: str) -> None:
 
 def test_lists_are_split_and_names_lowered() -> None:
     settings = settle(
-        "--tls-san=A.example,b", "--tls-san=b", "--disable=traefik,coredns", "--write-kubeconfig-mode=0640", "--v=4"
+        "--tls-san=A.example,b", "--tls-san=b", "--disable=traefik,servicelb", "--write-kubeconfig-mode=0640", "--v=4"
     )
     assert settings.tls_sans == ("a.example", "b")
-    assert settings.disable == ("traefik", "coredns")
+    assert settings.disable == ("traefik", "servicelb")
     assert settings.write_kubeconfig_mode == 0o640
     assert settings.debug
 
