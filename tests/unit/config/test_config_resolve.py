@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,24 @@ def test_resolution_needs_no_heavy_module() -> None:
                 top = name.split(".")[0]
                 assert top in allowed or top in sys.stdlib_module_names, f"{path.name} imports {name}"
                 assert not name.startswith("k3sd.") or name.startswith("k3sd.config"), f"{path.name} imports {name}"
+
+
+NOT_READ = {
+    "server_url": "joining is refused",
+    "flannel_backend": "one node has no traffic between nodes",
+    "node_internal_dns": "refused",
+    "node_external_dns": "refused",
+    "scheduler_args": "no argument is accepted",
+    "kube_proxy_args": "no argument is accepted",
+}
+
+
+def test_no_setting_is_silently_ignored() -> None:
+    """Every field is read by a component, or its options are refused."""
+    from dataclasses import fields
+
+    root = Path(__file__).resolve().parents[3] / "k3sd"
+    paths = [path for path in root.rglob("*.py") if path.parent.name != "config" or path.name == "preflight.py"]
+    text = "".join(path.read_text() for path in paths)
+    unread = {field.name for field in fields(Settings) if not re.search(rf"\.{field.name}\b", text)}
+    assert unread == set(NOT_READ)
