@@ -74,7 +74,9 @@ class Kubelet:
         self._listener = listener
         self._tls = tls
         self._layout = layout or Layout()
-        informers = informers or InformerFactory(client)
+        self._own_informers = InformerFactory(client) if informers is None else None
+        informers = informers or self._own_informers
+        assert informers is not None
         self.cri = CRIClient(settings.containerd_socket)
         self.recorder = EventRecorder(client, "kubelet", settings.node_name)
         self._events = DirectoryEvents()
@@ -185,12 +187,11 @@ class Kubelet:
         """Return when the node is registered and its pods are in hand. Raises CRIError when containerd does not answer."""
         await self.cri.version(RUNTIME_START_SECONDS, wait_for_ready=True)
         await asyncio.to_thread(self._prepare_disk)
-        await self._importer.ensure_pause_image(self._settings.pause_image)
-        await self.cache.start()
-        await self._importer.import_directory()
-        self._static.start()
         await self._serve()
-        await self.node_status.start()
+        # The node need not wait for its images, its pods do.
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._prepare_runtime(), name="images")
+            group.create_task(self.node_status.start(), name="register node")
         self._nodes.add_handler(self.node_status.observed, lambda _, node: self.node_status.observed(node))
         self._pods.add_handler(self._pod_added, self._pod_updated, self._pod_deleted)
         self._nodes.start()
@@ -198,6 +199,13 @@ class Kubelet:
         await self._pods.wait_synced()
         self._static.synced()
         self._spawn(self._clean_up(), "orphans")
+
+    async def _prepare_runtime(self) -> None:
+        """What exists, the sandbox image, the operator's images; then pods from files, which wait for no API."""
+        await self.cache.start()
+        await self._importer.ensure_pause_image(self._settings.pause_image)
+        await self._importer.import_directory()
+        self._static.start()
 
     async def stop(self) -> None:
         """Let go of everything; pods keep running."""
@@ -218,6 +226,8 @@ class Kubelet:
         self._log_reader.close()
         await self._volumes.stop()
         await self.sources.stop()
+        if self._own_informers is not None:
+            await self._own_informers.stop()
         self._tokens.stop()
         await self.recorder.stop()
         self._events.close()

@@ -206,7 +206,7 @@ def build_addresses(settings: Settings) -> list[Obj]:
 
 
 def build_labels(settings: Settings, arch: str) -> dict[str, str]:
-    """What a registering node of K3s carries; the operator's ``node-label`` come on top."""
+    """What a registering node of K3s carries; the operator's ``node-label`` come on top. Its role is its server's to say."""
     labels = {
         "kubernetes.io/hostname": settings.node_name,
         "kubernetes.io/os": "linux",
@@ -216,8 +216,6 @@ def build_labels(settings: Settings, arch: str) -> dict[str, str]:
         "node.kubernetes.io/instance-type": "k3s",
         "beta.kubernetes.io/instance-type": "k3s",
     }
-    if settings.role == "server":
-        labels["node-role.kubernetes.io/control-plane"] = "true"
     for text in settings.node_labels:
         key, _, value = text.partition("=")
         labels[key] = value
@@ -288,9 +286,10 @@ class NodeStatus:
         self.network_problem = "the node is starting"
         self.node: Obj = {"metadata": {"name": settings.node_name}, "spec": {}, "status": {}}
         self.ready = asyncio.Event()
-        args = settings.kubelet_args
-        max_pods = int((args.get("max-pods") or (str(DEFAULT_MAX_PODS),))[-1])
-        reserved = parse_reserved([*args.get("kube-reserved", ()), *args.get("system-reserved", ())])
+        max_pods = int((settings.kubelet_args.get("max-pods") or (str(DEFAULT_MAX_PODS),))[-1])
+        reserved = parse_reserved(
+            [*settings.kubelet_args.get("kube-reserved", ()), *settings.kubelet_args.get("system-reserved", ())]
+        )
         self.capacity = build_capacity(facts, max_pods)
         self.allocatable = build_allocatable(self.capacity, reserved)
 
@@ -328,7 +327,7 @@ class NodeStatus:
                 await self._register_once()
                 return
             except (StatusError, ConnectionError, TimeoutError) as error:
-                if isinstance(error, StatusError) and error.code == 422:
+                if isinstance(error, StatusError) and error.code in (403, 422):
                     log.error("node %s is refused by the API server: %s", self._settings.node_name, error)
                 else:
                     log.debug("node not registered yet: %s", error)

@@ -65,6 +65,11 @@ def node_settings() -> Iterator[Settings]:
     (settings.paths.cni_conf_dir / "10-test.conflist").write_text(json.dumps(conflist))
     version = subprocess.run(["containerd", "--version"], capture_output=True, text=True, check=True).stdout
     config = containerd.write_config(settings, version, stream_port=0)
+    # Network namespaces in a directory of our own, out of reach of whatever cleans up /run/netns meanwhile.
+    text = config.read_text()
+    config.write_text(
+        text.replace("  restrict_oom_score_adj", "  netns_mounts_under_state_dir = true\n  restrict_oom_score_adj")
+    )
     log = (root / "containerd.log").open("wb")
     process = subprocess.Popen(
         ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec containerd -c "$0"', str(config)],
