@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 import ssl
 import sys
@@ -17,7 +16,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from k3sd.config.settings import Settings
-from k3sd.procs.inherit import Reporter, inherit
+from k3sd.procs.inherit import Reporter, inherit, until_stopped
 
 if TYPE_CHECKING:
     from k3sd.client.api import Client
@@ -38,7 +37,7 @@ def main() -> int:
     reporter = Reporter()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(serve(settings, sockets["apiserver"], reporter))
+            runner.run(until_stopped(serve(settings, sockets["apiserver"], reporter)))
         except DatastoreError as error:
             log.error("%s", error)
             reporter.status(f"datastore: {error}")
@@ -60,7 +59,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
 
 
 async def serve(settings: Settings, listener: socket.socket, reporter: Reporter) -> None:
-    """Run until SIGTERM. Raises DatastoreError when the store cannot be opened."""
+    """Run until cancelled. Raises DatastoreError when the store cannot be opened."""
     from k3sd.apiserver.authn import build_authenticator
     from k3sd.apiserver.authz import build_authorizer
     from k3sd.apiserver.http import build_server
@@ -71,10 +70,6 @@ async def serve(settings: Settings, listener: socket.socket, reporter: Reporter)
     from k3sd.supervisor import noderoles
     from k3sd.supervisor.routes import build_routes
 
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
     reporter.status("opening the datastore")
     backend = open_backend(
         settings.datastore_endpoint,
@@ -95,24 +90,20 @@ async def serve(settings: Settings, listener: socket.socket, reporter: Reporter)
         authenticator = build_authenticator(settings, registry)
         authorizer = build_authorizer(settings, registry)
         server = build_server(registry, authenticator, authorizer, extra_routes=build_routes(settings))
-        await server.serve(listener, tls_context(settings))
-        stack.push_async_callback(server.stop, DRAIN_SECONDS)
+        # Before the first request is accepted: who connects meanwhile waits in the listener's queue and never sees a
+        # cluster without its roles.
         reporter.status("making start-up objects")
         await server.bootstrap()
+        await server.serve(listener, tls_context(settings))
+        stack.push_async_callback(server.stop, DRAIN_SECONDS)
         client = registry.client()
         informers = InformerFactory(client)
+        stack.push_async_callback(informers.stop)
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(_component("controllers", _controllers(client, informers, settings)), name="controllers"),
-                group.create_task(_component("scheduler", _scheduler(client, informers, settings)), name="scheduler"),
-                group.create_task(_component("node roles", noderoles.run(client, informers, settings)), name="noderoles"),
-            ]
+            group.create_task(_component("controllers", _controllers(client, informers, settings)), name="controllers")
+            group.create_task(_component("scheduler", _scheduler(client, informers, settings)), name="scheduler")
+            group.create_task(_component("node roles", noderoles.run(client, informers, settings)), name="noderoles")
             reporter.ready("serving the API")
-            await stopping.wait()
-            reporter.status("stopping")
-            for task in tasks:
-                task.cancel()
-        await informers.stop()
 
 
 async def _component(name: str, work: Awaitable[None]) -> None:

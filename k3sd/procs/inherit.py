@@ -9,6 +9,8 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Coroutine
+from typing import Any
 
 from k3sd.config.settings import Settings
 
@@ -17,7 +19,8 @@ _PR_SET_PDEATHSIG = 1
 
 def inherit(name: str) -> tuple[Settings, dict[str, socket.socket]]:
     """Take over what the parent left: ``(settings, listeners by name)``. Also sets up logging and ties our life to the
-    parent's: a parent killed with SIGKILL must not leave us holding ports while its successor starts. Exits when run by hand."""
+    parent's: a parent killed with SIGKILL must not leave us holding ports while its successor starts. Exits when run by hand.
+    """
     descriptor = os.environ.pop("K3SD_SETTINGS_FD", "")
     if not descriptor:
         sys.exit(f"k3sd: _{name} is started by `k3sd server`; run that instead")
@@ -93,3 +96,23 @@ class Reporter:
     def _ping(self) -> None:
         self._send("WATCHDOG=1")
         self._timer = asyncio.get_running_loop().call_later(self._watchdog_seconds, self._ping)
+
+
+async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work``, which never ends by itself, until SIGTERM or SIGINT cancels it, wherever it is; its errors pass through."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work, name="main")
+    stopping = False
+
+    def stop() -> None:
+        nonlocal stopping
+        stopping = True
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stopping:
+            raise

@@ -180,7 +180,7 @@ def validate_resource_name(name: str, field: str, errs: Errors) -> None:
     for text in names.qualified_name(name):
         errs.append(invalid(field, name, text))
         return
-    if "/" not in name and name not in STANDARD_RESOURCE_NAMES:
+    if "/" not in name and name not in STANDARD_RESOURCE_NAMES and not name.startswith(("hugepages-", "requests.hugepages-")):
         errs.append(invalid(field, name, "must be a standard resource type or fully qualified"))
 
 

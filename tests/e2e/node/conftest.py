@@ -24,7 +24,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     try:
         images = machine.base / "1" / "k3s" / "agent" / "images"
         images.mkdir(parents=True)
-        subprocess.run([sys.executable, ROOT / "docs/examples/web/build_image.py", "/bin/busybox", images / "web.tar"], check=True)
+        subprocess.run(
+            [sys.executable, ROOT / "docs/examples/web/build_image.py", "/bin/busybox", images / "web.tar"], check=True
+        )
         it.start()
         it.wait_ready()
         wait_for(lambda: "library/web:1" in it.kubectl("get", "nodes", "-o", "jsonpath={.items[*].status.images[*].names}"), 60)
@@ -59,6 +61,8 @@ def unpack_debian_kubectl() -> str:
     return str(program)
 
 
-@pytest.fixture(scope="module", params=find_kubectl() if Path("/usr/bin/dpkg").exists() else ["kubectl"], ids=lambda p: Path(p).parent.name)
+@pytest.fixture(
+    scope="module", params=find_kubectl() if Path("/usr/bin/dpkg").exists() else ["kubectl"], ids=lambda p: Path(p).parent.name
+)
 def kubectl_program(request: pytest.FixtureRequest) -> str:
     return str(request.param)

@@ -38,7 +38,9 @@ def first_pod(k: Server) -> str:
 
 
 def page(k: Server, url: str) -> str:
-    return k.machine.run(["/usr/bin/python3", "-c", f"import urllib.request as u; print(u.urlopen({url!r}, timeout=5).read().decode())"])
+    return k.machine.run(
+        ["/usr/bin/python3", "-c", f"import urllib.request as u; print(u.urlopen({url!r}, timeout=5).read().decode())"]
+    )
 
 
 def test_application_answers_through_its_service(k: Server) -> None:
@@ -102,7 +104,10 @@ def test_logs_exec_cp_and_port_forward(k: Server, tmp_path: Any) -> None:
     source.write_text("copy me\n")
     k.kubectl("cp", str(source), "talker:/tmp/copied.txt")
     assert k.kubectl("exec", "talker", "--", "cat", "/tmp/copied.txt") == "copy me\n"
-    forward = k.machine.start([k.kubectl_program, "--kubeconfig", "/etc/rancher/k3s/k3s.yaml", "port-forward", "pod/talker", "18080:8080"], tmp_path / "log")
+    forward = k.machine.start(
+        [k.kubectl_program, "--kubeconfig", "/etc/rancher/k3s/k3s.yaml", "port-forward", "pod/talker", "18080:8080"],
+        tmp_path / "log",
+    )
     try:
         wait_for(lambda: "starting" in k.machine.run(["sh", "-c", "busybox wget -q -O- http://127.0.0.1:18080/ || true"]), 30)
     finally:
@@ -119,9 +124,24 @@ def test_change_and_ask(k: Server) -> None:
     k.kubectl("label", "deployment/web", "tier=front")
     k.kubectl("annotate", "deployment/web", "note=hello")
     k.kubectl("patch", "deployment", "web", "--type=json", "-p", '[{"op":"replace","path":"/spec/replicas","value":1}]')
-    k.machine.run(["env", "EDITOR=sed -i s/tier:.front/tier:\\ back/", k.kubectl_program, "--kubeconfig", "/etc/rancher/k3s/k3s.yaml", "edit", "deployment", "web"])
+    k.machine.run(
+        [
+            "env",
+            "EDITOR=sed -i s/tier:.front/tier:\\ back/",
+            k.kubectl_program,
+            "--kubeconfig",
+            "/etc/rancher/k3s/k3s.yaml",
+            "edit",
+            "deployment",
+            "web",
+        ]
+    )
     web = k.get("deployment", "web")
-    assert (web["metadata"]["labels"]["tier"], web["metadata"]["annotations"]["note"], web["spec"]["replicas"]) == ("back", "hello", 1)
+    assert (web["metadata"]["labels"]["tier"], web["metadata"]["annotations"]["note"], web["spec"]["replicas"]) == (
+        "back",
+        "hello",
+        1,
+    )
     assert k.kubectl("auth", "can-i", "create", "pods").strip() == "yes"
     denied = k.kubectl("auth", "can-i", "create", "pods", "--as=system:serviceaccount:default:default", check=False)
     assert denied.strip().startswith("no")
@@ -133,7 +153,9 @@ def test_change_and_ask(k: Server) -> None:
 
 
 def test_watch_sees_changes(k: Server) -> None:
-    argv = k.machine.enter([k.kubectl_program, "--kubeconfig", "/etc/rancher/k3s/k3s.yaml", "get", "configmaps", "-w", "-o", "name"])
+    argv = k.machine.enter(
+        [k.kubectl_program, "--kubeconfig", "/etc/rancher/k3s/k3s.yaml", "get", "configmaps", "-w", "-o", "name"]
+    )
     watch = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     assert watch.stdout is not None
     assert watch.stdout.readline() == "configmap/kube-root-ca.crt\n"
@@ -184,5 +206,17 @@ def test_token_opens_the_api(k: Server) -> None:
         pytest.skip("this kubectl has no `create token`")
     request = urllib.request.Request("https://127.0.0.1:6443/version", headers={"Authorization": f"Bearer {token}"})
     assert request.get_header("Authorization") == f"Bearer {token}"
-    code = k.machine.run(["curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", "-H", f"Authorization: Bearer {token}", "https://127.0.0.1:6443/version"])
+    code = k.machine.run(
+        [
+            "curl",
+            "-sk",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-H",
+            f"Authorization: Bearer {token}",
+            "https://127.0.0.1:6443/version",
+        ]
+    )
     assert code == "200"
