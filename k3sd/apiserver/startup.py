@@ -20,8 +20,10 @@ async def make_startup_objects(registry: Registry) -> None:
     """Idempotent: creates what is missing, corrects what is wrong."""
     from k3sd.apiserver import kubernetes_service
     from k3sd.apiserver.authz import bootstrap
+    from k3sd.apiserver.systemobjects import make_system_objects
 
     await make_namespaces(registry)
+    await make_system_objects(registry)
     await bootstrap.reconcile(registry)
     await kubernetes_service.reconcile(registry)
 

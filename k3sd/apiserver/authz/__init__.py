@@ -11,6 +11,7 @@ from k3sd.apiserver.authz.rules import Query
 from k3sd.apiserver.request import Decision, RequestContext, UserInfo
 
 if TYPE_CHECKING:
+    from k3sd.apiserver.authz.aggregation import RoleAggregator
     from k3sd.apiserver.registry import Registry
     from k3sd.config.settings import Settings
 
@@ -23,6 +24,7 @@ class ChainAuthorizer:
     def __init__(self, rbac: RuleIndex, node: NodeAuthorizer) -> None:
         self.rbac = rbac
         self.node = node
+        self.aggregator: RoleAggregator | None = None
 
     def authorize(self, ctx: RequestContext) -> Decision:
         if ctx.privileged or MASTERS in ctx.user.groups:
@@ -72,6 +74,7 @@ def forbidden_error(ctx: RequestContext, decision: Decision) -> StatusError:
 
 def build_authorizer(settings: Settings, registry: Registry) -> ChainAuthorizer:
     """Index the cache and follow it. The result is ``registry.authorizer`` too, for escalation checks and reviews."""
+    from k3sd.apiserver.authz.aggregation import RoleAggregator
     from k3sd.apiserver.authz.bootstrap import parse_roles
     from k3sd.apiserver.authz.bootstrap_policy import CLUSTER_ROLES
     from k3sd.apiserver.authz.rules import Rule
@@ -83,4 +86,6 @@ def build_authorizer(settings: Settings, registry: Registry) -> ChainAuthorizer:
     node_role = next(r for r in parse_roles(CLUSTER_ROLES) if r["metadata"]["name"] == "system:node")
     authorizer = ChainAuthorizer(rbac, NodeAuthorizer(graph, tuple(Rule.of(r) for r in node_role["rules"])))
     registry.authorizer = authorizer
+    authorizer.aggregator = RoleAggregator(registry)
+    authorizer.aggregator.attach()
     return authorizer

@@ -30,8 +30,10 @@ _MODULES = (
     "pods",
     "policy",
     "quota",
+    "rbac",
     "scheduling",
     "services",
+    "storage",
     "workloads",
 )
 _classes: dict[Resource, type[Strategy]] = {}

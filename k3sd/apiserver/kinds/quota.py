@@ -98,7 +98,8 @@ def _validate_scopes(spec: Obj, errs: Errors) -> None:
                     f"{path}.operator",
                     operator,
                     "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, "
-                    "ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity",
+                    "ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or "
+                    "ResourceQuotaScopeCrossNamespacePodAffinity",
                 )
             )
         if operator in ("In", "NotIn") and not values:

@@ -1,0 +1,70 @@
+"""Cluster-scoped objects the API server itself provides: system PriorityClasses and the default ServiceCIDR.
+
+Upstream: ``pkg/registry/scheduling/rest`` (``AddSystemPriorityClasses``), ``controlplane/controller/defaultservicecidr``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from k3sd.apimachinery import timefmt
+from k3sd.apimachinery.errors import Obj, StatusError
+from k3sd.apimachinery.resource import Resource
+from k3sd.apis import resources
+from k3sd.apiserver.kinds.rules import clone
+from k3sd.apiserver.kinds.scheduling import system_priority_classes
+from k3sd.apiserver.request import LOOPBACK, RequestContext
+
+if TYPE_CHECKING:
+    from k3sd.apiserver.registry import Registry
+
+
+async def make_system_objects(registry: Registry) -> None:
+    """Idempotent: creates what is missing, leaves the rest alone."""
+    for obj in system_priority_classes():
+        await _ensure(registry, resources.PRIORITYCLASSES, obj)
+    cidrs = [c.strip() for c in registry.settings.service_cidr.split(",") if c.strip()]
+    await _ensure(
+        registry,
+        resources.SERVICECIDRS,
+        {
+            "kind": "ServiceCIDR",
+            "apiVersion": "networking.k8s.io/v1",
+            "metadata": {"name": "kubernetes"},
+            "spec": {"cidrs": cidrs},
+        },
+    )
+    await _mark_ready(registry)
+
+
+async def _ensure(registry: Registry, resource: Resource, obj: Obj) -> None:
+    name = obj["metadata"]["name"]
+    if registry.read(resource, name) is not None:
+        return
+    try:
+        await registry.create(RequestContext(LOOPBACK, "create", resource, name=name, privileged=True), obj)
+    except StatusError as error:
+        if error.reason != "AlreadyExists":
+            raise
+
+
+async def _mark_ready(registry: Registry) -> None:
+    live = registry.read(resources.SERVICECIDRS, "kubernetes")
+    if live is None or any(c.get("type") == "Ready" for c in (live.get("status") or {}).get("conditions") or []):
+        return
+    condition = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "",
+        "message": "Kubernetes default Service CIDR is ready",
+        "lastTransitionTime": timefmt.now(),
+    }
+
+    def change(current: Obj) -> Obj:
+        new: Obj = clone(current)
+        new["metadata"].pop("resourceVersion", None)
+        new["status"] = {"conditions": [condition]}
+        return new
+
+    ctx = RequestContext(LOOPBACK, "update", resources.SERVICECIDRS, subresource="status", name="kubernetes", privileged=True)
+    await registry.modify(ctx, change)
