@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Iterable
+from typing import cast
 
 from aiohttp import web
 
@@ -38,8 +39,8 @@ class _Side(asyncio.Protocol):
         self.last_heard = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # Not isinstance: uvloop's transports are none of asyncio's classes.
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         if self.peer is None:
@@ -168,9 +169,9 @@ async def _refusal(backend: _Side, head: bytes, status: int) -> web.Response:
                 backend.arrived.clear()
                 await backend.arrived.wait()
     response = web.Response(status=status, body=bytes(backend.received[:wanted]))
-    for name in ("content-type", "x-accepted-stream-protocol-versions"):
-        if name in fields:
-            response.headers[name] = fields[name]
+    for name in ("Content-Type", "X-Accepted-Stream-Protocol-Versions"):
+        if value := fields.get(name.lower()):
+            response.headers[name] = value
     return response
 
 

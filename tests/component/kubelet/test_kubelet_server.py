@@ -30,8 +30,17 @@ from k3sd.lib.inotify import DirectoryEvents
 from k3sd.lib.upgrade import forward_upgrade
 from tests.component.kubelet.conftest import BUSYBOX_IMAGE
 
+uvloop = pytest.importorskip("uvloop")
 Obj = dict[str, Any]
 KUBECTLS = [path for path in ("/usr/bin/kubectl", "/opt/kubectl-1.20/usr/bin/kubectl") if os.access(path, os.X_OK)]
+
+
+@pytest.fixture
+def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """The loop the node runs on: its transports are not asyncio's own."""
+    loop = uvloop.new_event_loop()
+    yield loop
+    loop.close()
 
 
 class FakePods:
