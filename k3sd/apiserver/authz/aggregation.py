@@ -1,6 +1,6 @@
 """ClusterRole aggregation: a role with an ``aggregationRule`` is the sum of the roles its selectors choose.
 
-Source: ``pkg/controller/clusterroleaggregation``. It lives with the authorizer because ``admin``, ``edit`` and ``view`` are empty
+Source: ``pkg/controller/clusterroleaggregation``. It lives with the authorizer: ``admin``, ``edit`` and ``view`` are empty
 without it. Changes of ClusterRoles lead to one pass over the aggregated roles; a pass that finds nothing to do writes nothing.
 """
 

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=type[Strategy])
 
 _MODULES = (
+    "autoscaling",
     "batch",
+    "certificates",
     "config",
     "discovery",
     "events",
     "namespaces",
+    "networking",
     "nodes",
     "pods",
     "policy",
@@ -76,6 +79,6 @@ def load(registry: Registry) -> dict[Resource, Strategy]:
 def subresources(registry: Registry) -> dict[tuple[Resource, str], SubresourceHandler]:
     """Handlers by (resource, subresource). ``status`` is not among them: the registry serves it for every kind."""
     handlers: list[SubresourceHandler] = []
-    for module in ("podsub", "scale", "tokenrequest", "reviews", "finalize"):
+    for module in ("certificates", "podsub", "scale", "tokenrequest", "reviews", "finalize"):
         handlers += import_module(f"{__name__}.{module}").handlers(registry)
     return {(h.resource, h.subresource): h for h in handlers}
