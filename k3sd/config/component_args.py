@@ -34,6 +34,7 @@ SUPPORTED: dict[str, dict[str, Kind]] = {
     "kubelet-arg": {
         "allowed-unsafe-sysctls": "string",
         "cgroup-driver": "string",
+        "cgroup-root": "string",
         "kube-reserved": "string",
         "max-pods": "int",
         "system-reserved": "string",

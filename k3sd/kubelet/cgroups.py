@@ -140,11 +140,13 @@ class CgroupManager:
     """The kubepods hierarchy on this machine. Every method blocks shortly (kernel filesystem): call it from a thread.
 
     With the systemd driver the slices are made by systemd when the runtime asks for a scope in them; values are then written
-    to the same files. Missing controllers are skipped: limited environments have few.
+    to the same files. Missing controllers are skipped: limited environments have few. ``top`` is the kubelet's ``cgroup-root``:
+    several nodes on one kernel need one each, because each removes the pods it does not know (cgroupfs driver only).
     """
 
-    def __init__(self, systemd: bool = False, root: Path = CGROUP_ROOT) -> None:
+    def __init__(self, systemd: bool = False, root: Path = CGROUP_ROOT, top: str = "") -> None:
         self.systemd = systemd
+        self._top = "" if systemd else "/" + top.strip("/") if top.strip("/") else ""
         self._root = root
         self.unified = (root / "cgroup.controllers").exists()
         self._mounts = [root] if self.unified else self._v1_mounts()
@@ -174,12 +176,19 @@ class CgroupManager:
         if self.systemd:
             return
         for qos in _QOS_DIRS.values():
-            self._make(f"kubepods/{qos}" if qos else "kubepods")
-        self._write("kubepods/besteffort", Limits(MIN_SHARES))
+            self._make(f"{self._kubepods}/{qos}" if qos else self._kubepods)
+        self._write(f"{self._kubepods}/besteffort", Limits(MIN_SHARES))
+
+    @property
+    def _kubepods(self) -> str:
+        return f"{self._top}/kubepods".lstrip("/")
+
+    def _parent(self, pod_uid: str, qos: str) -> str:
+        return self._top + pod_cgroup(pod_uid, qos, self.systemd)
 
     def create_pod(self, pod: Obj) -> str:
         """Make the pod's cgroup with its limits; returns the parent for the runtime. Idempotent."""
-        parent = pod_cgroup(podinfo.uid(pod), podinfo.qos_class(pod), self.systemd)
+        parent = self._parent(podinfo.uid(pod), podinfo.qos_class(pod))
         relative = _relative(parent)
         if not self.systemd:
             self._make(relative)
@@ -188,12 +197,12 @@ class CgroupManager:
 
     def update_pod(self, pod: Obj) -> None:
         """Apply changed limits (in-place resize)."""
-        parent = pod_cgroup(podinfo.uid(pod), podinfo.qos_class(pod), self.systemd)
+        parent = self._parent(podinfo.uid(pod), podinfo.qos_class(pod))
         self._write(_relative(parent), pod_limits(pod))
 
     def widen_pod(self, pod: Obj, limits: Limits) -> None:
         """Lift the pod's quota and memory limit to at least ``limits``: a child may not have more than its parent."""
-        relative = _relative(pod_cgroup(podinfo.uid(pod), podinfo.qos_class(pod), self.systemd))
+        relative = _relative(self._parent(podinfo.uid(pod), podinfo.qos_class(pod)))
         quota, memory = self._current(relative)
         wider = Limits(
             limits.cpu_shares,
@@ -226,12 +235,12 @@ class CgroupManager:
             if podinfo.qos_class(pod) == "Burstable":
                 request = podinfo.pod_resources(pod, "requests").get("cpu")
                 milli += request.milli() if request is not None else 0
-        self._write(_relative("kubepods-burstable.slice") if self.systemd else "kubepods/burstable", Limits(cpu_shares(milli)))
+        self._write(_relative("kubepods-burstable.slice") if self.systemd else f"{self._kubepods}/burstable", Limits(cpu_shares(milli)))
 
     def remove_pod(self, pod_uid: str) -> None:
         """Remove the pod's cgroup, killing what is left in it. Gone already is fine."""
         for qos in _QOS_DIRS:
-            relative = _relative(pod_cgroup(pod_uid, qos, self.systemd))
+            relative = _relative(self._parent(pod_uid, qos))
             for mount in self._mounts:
                 top = mount / relative
                 if top.is_dir():
@@ -241,7 +250,7 @@ class CgroupManager:
         """Uids that have a cgroup (cgroupfs driver)."""
         found: set[str] = set()
         for qos in _QOS_DIRS.values():
-            directory = self._mounts[0] / "kubepods" / qos if self._mounts else Path("/nonexistent")
+            directory = self._mounts[0] / self._kubepods / qos if self._mounts else Path("/nonexistent")
             if directory.is_dir():
                 found.update(d.name[3:] for d in directory.iterdir() if d.is_dir() and d.name.startswith("pod"))
         return found

@@ -96,7 +96,7 @@ class Kubelet:
         self._volumes.on_retry = self._retry
         self._volumes.on_refresh_failed = self._refresh_failed
         self._probes = ProbeManager(self._exec_probe, self._probe_changed, self._probe_event)
-        self._cgroups = CgroupManager(settings.systemd_cgroup)
+        self._cgroups = CgroupManager(settings.systemd_cgroup, top=(settings.kubelet_args.get("cgroup-root") or ("",))[-1])
         self._eviction = eviction.EvictionManager(
             [self._layout.root, settings.paths.containerd_root], self._reclaim_images, self._evict_one
         )

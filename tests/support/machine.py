@@ -106,7 +106,9 @@ class Server:
 
     def start(self) -> None:
         self.started = time.monotonic()
-        argv = [sys.executable, "-m", "k3sd", "server", *self.flags]
+        # Machines share one kernel's cgroups; a node removes pods it does not know from its own part of them.
+        own = f"--kubelet-arg=cgroup-root=/k3sd-{self.machine.address}"
+        argv = [sys.executable, "-m", "k3sd", "server", own, *self.flags]
         self.process = self.machine.start(argv, self.log, PYTHONDONTWRITEBYTECODE="")
 
     def stop(self, sig: int = signal.SIGTERM, seconds: float = 60) -> None:
