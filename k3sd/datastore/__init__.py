@@ -38,6 +38,10 @@ def open_backend(
 
         path = endpoint.removeprefix("sqlite://").partition("?")[0]
         return LogStore(SqliteLog(data_dir / "server" / (path or "db/state.db")))
+    if driver == "etcd":
+        from k3sd.datastore.drivers.etcd import EtcdBackend
+
+        return EtcdBackend(endpoint, tls, patience_seconds=patience_seconds)
 
     from k3sd.datastore.shared import SharedLog, SharedStore
 

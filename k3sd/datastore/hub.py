@@ -7,6 +7,8 @@ so every change is seen once and in order. Queues are bounded: who falls behind 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -110,17 +112,34 @@ class Hub:
         self.revision = 0
         self._listeners: list[Listener] = []
         self._watches: dict[Watch, None] = {}
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._numbers = itertools.count()
+
+    def reached(self, revision: int) -> asyncio.Future[None]:
+        """Done when everything up to ``revision`` was published."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if revision <= self.revision:
+            future.set_result(None)
+        else:
+            heapq.heappush(self._waiting, (revision, next(self._numbers), future))
+        return future
 
     def publish(self, events: Sequence[Event], revision: int) -> None:
         """Hand a committed batch to everybody. ``revision`` may be ahead of the last event (gaps)."""
         self.revision = max(revision, self.revision)
-        if not events:
-            return
+        if events:
+            self._hand_out(events)
+        while self._waiting and self._waiting[0][0] <= self.revision:
+            future = heapq.heappop(self._waiting)[2]
+            if not future.done():
+                future.set_result(None)
+
+    def _hand_out(self, events: Sequence[Event]) -> None:
         for listener in tuple(self._listeners):
             try:
                 listener(events)
             except Exception:
-                log.exception("a listener of the datastore failed on revision %d", revision)
+                log.exception("a listener of the datastore failed on revision %d", events[-1].kv.revision)
         for watch in tuple(self._watches):
             watch.offer(events)
 
@@ -148,4 +167,8 @@ class Hub:
         """End every watch with ``error``."""
         for watch in tuple(self._watches):
             watch.fail(error)
+        for _, _, future in self._waiting:
+            if not future.done():
+                future.set_exception(error)
+        self._waiting.clear()
         self._listeners.clear()

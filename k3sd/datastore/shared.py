@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import heapq
-import itertools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -111,8 +109,6 @@ class SharedStore(LogStore):
         self._shared = log
         self._patience = patience_seconds
         self._sequence = Sequencer(0)
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._numbers = itertools.count()
         self._wake = asyncio.Event()
         self._follower: asyncio.Task[None] | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -155,10 +151,6 @@ class SharedStore(LogStore):
         if self._thread is not None:
             await asyncio.to_thread(self._thread.shutdown)
             self._thread = None
-        for _, _, future in self._waiting:
-            if not future.done():
-                future.set_exception(Unavailable("the datastore is closed"))
-        self._waiting.clear()
 
     # following
 
@@ -221,10 +213,6 @@ class SharedStore(LogStore):
         revision = self._sequence.revision
         if revision > self._hub.revision:
             self._publish(events, revision)
-        while self._waiting and self._waiting[0][0] <= revision:
-            future = heapq.heappop(self._waiting)[2]
-            if not future.done():
-                future.set_result(None)
 
     def _deliver(self, ops: list[Op], events: Sequence[Event], error: DatastoreError | None) -> None:
         errors = [error] if error is not None else [op.error for op in ops if isinstance(op.error, Unavailable)]
@@ -238,19 +226,9 @@ class SharedStore(LogStore):
             if error is not None or op.error is not None or revision <= self._sequence.revision:
                 answer(op, error)
             else:
-                self._when(revision).add_done_callback(functools.partial(_answer_later, op))
+                self._hub.reached(revision).add_done_callback(functools.partial(_answer_later, op))
         if self._sequence.hole is not None:
             self._wake.set()
-
-    def _when(self, revision: int) -> asyncio.Future[None]:
-        """Done when everything up to ``revision`` was published."""
-        assert self._loop is not None
-        future: asyncio.Future[None] = self._loop.create_future()
-        if revision <= self._sequence.revision:
-            future.set_result(None)
-        else:
-            heapq.heappush(self._waiting, (revision, next(self._numbers), future))
-        return future
 
     # Backend
 
@@ -261,7 +239,7 @@ class SharedStore(LogStore):
             self._wake.set()
             try:
                 async with asyncio.timeout(WAIT_SECONDS):
-                    await self._when(current)
+                    await self._hub.reached(current)
             except TimeoutError:
                 raise Unavailable(
                     f"this server is at revision {self._sequence.revision} of the datastore and does not catch up to {current}"

@@ -9,9 +9,10 @@ from datastore_servers import Server
 
 from k3sd.datastore import open_backend
 from k3sd.datastore.backend import Backend
+from k3sd.datastore.mvcc import LAST_KEY
 
 EMBEDDED = ["memory", "sqlite"]
-DRIVERS = [*EMBEDDED, "postgres", "mariadb"]
+DRIVERS = [*EMBEDDED, "postgres", "mariadb", "etcd"]
 
 _numbers = itertools.count()
 
@@ -33,6 +34,9 @@ class Harness:
     async def open(self) -> Backend:
         backend = open_backend(self.endpoint, data_dir=self.data_dir, patience_seconds=5)
         await backend.start()
+        if self.driver == "etcd" and not self._open:  # it has one key space for all tests
+            for kv in (await backend.list("\0", LAST_KEY, keys_only=True)).kvs:
+                await backend.delete(kv.key)
         self._open.append(backend)
         return backend
 

@@ -149,6 +149,7 @@ def etcd() -> Iterator[Server]:
         client, peer = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
         command = [binary, f"--data-dir={path}/data", f"--listen-client-urls={client}", f"--advertise-client-urls={client}"]
         command += [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}"]
+        command += ["--max-request-bytes=16777216", "--log-level=warn"]
         server = Server(client, path, command, "")
         with running(server, ["env", "ETCDCTL_API=3", ctl, f"--endpoints={client}", "endpoint", "health"]):
             yield server

@@ -239,7 +239,9 @@ async def test_only_one_of_many_creators_wins(store: Backend) -> None:
     assert len(failures) == 29 and all(f.current is not None and f.current.revision == kv.revision for f in failures)
 
 
-async def test_several_writes_of_one_key_in_one_batch(store: Backend) -> None:
+async def test_several_writes_of_one_key_in_one_batch(harness: Harness, store: Backend) -> None:
+    if harness.driver == "etcd":
+        pytest.skip("calls that run at the same time have no order")
     watch = store.watch(*ALL)
     await asyncio.gather(store.create(A, b"1"), store.delete(A), store.create(A, b"2"), store.delete(A), store.create(A, b"3"))
     assert [(k, v, p) for k, _, v, p in brief(await take(watch, 5))] == [
@@ -295,9 +297,10 @@ async def test_compaction_at_a_tombstone_still_shows_it_to_watches(store: Backen
 
 
 async def test_compaction_keeps_the_latest_revisions(store: Backend) -> None:
+    before = store.compact_revision
     revision = await store.create(A, b"1")
     await store.update(A, b"2", revision)
-    assert await store.compact(revision + 1) == 0
+    assert await store.compact(revision + 1) == max(before, revision + 1 - KEEP_REVISIONS, 0)
     assert (await store.get(A, revision))[1] is not None
 
 
