@@ -21,6 +21,16 @@ ADDRESS = "192.0.2.10"
 BOOT_SECONDS = 60
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
 
+_OWN_CGROUPS = """
+for c in /sys/fs/cgroup /sys/fs/cgroup/*; do
+    [ -e $c/cgroup.procs ] && mkdir -p $c/$0 || continue
+    for f in cpuset.cpus cpuset.mems; do [ ! -w $c/$0/$f ] || cat $c/$f >$c/$0/$f; done
+    echo $$ >$c/$0/cgroup.procs
+done
+exec "$@"
+"""
+"""Control groups of its own for a machine: with cgroup v1 it would share those of pods with every other node on this host."""
+
 needs_machines = [
     pytest.mark.root,
     pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="mmdebstrap is not installed; make test installs it"),
@@ -101,7 +111,8 @@ class Machine:
 @contextlib.contextmanager
 def start(root: Path, console: Path, boot: bool = True) -> Iterator[Machine]:
     """Run a root with a network of its own: with systemd, or with a mere init that only waits."""
-    command = ["systemd-nspawn", "-D", str(root), "--register=no", "--keep-unit", "--private-network", "--capability=all"]
+    command = ["sh", "-c", _OWN_CGROUPS, f"k3sd-test-{os.getpid()}"]
+    command += ["systemd-nspawn", "-D", str(root), "--register=no", "--keep-unit", "--private-network", "--capability=all"]
     command += ["--system-call-filter=@keyring bpf"]
     command += ["--boot"] if boot else ["--as-pid2", "sleep", "infinity"]
     environ = {**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1"}

@@ -9,8 +9,9 @@ The archive goes to <data>/agent/images/ (by default /var/lib/rancher/k3s/agent/
 import sys
 from pathlib import Path
 
-for place in (Path(__file__).resolve().parents[3], Path("/usr/share/k3sd")):
-    if (place / "k3sd").is_dir():
+# The checkout this file is in, or the installed package.
+for place in (*Path(__file__).resolve().parents, Path("/usr/share/k3sd")):
+    if (place / "k3sd" / "__main__.py").is_file():
         sys.path.insert(0, str(place))
         break
 

@@ -72,7 +72,8 @@ def test_enable_and_run_the_sample_application(machine: Machine) -> None:
 
 def page(machine: Machine) -> str:
     address = machine.call("k3sd kubectl get service web -o 'jsonpath={.spec.clusterIP}'")
-    return machine.call(f"/bin/busybox wget -T 10 -q -O - http://{address}/")
+    code = f"import urllib.request as u; print(u.urlopen('http://{address}/', timeout=10).read().decode())"
+    return machine.call(f'/usr/bin/python3 -c "{code}"')
 
 
 def restarts(machine: Machine) -> str:
