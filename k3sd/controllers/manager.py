@@ -14,6 +14,7 @@ from k3sd.controllers.endpoints import EndpointsController
 from k3sd.controllers.endpointslice import EndpointSliceController
 from k3sd.controllers.endpointslicemirroring import EndpointSliceMirroringController
 from k3sd.controllers.garbagecollector import GarbageCollector
+from k3sd.controllers.job import JobController
 from k3sd.controllers.namespace import NamespaceController
 from k3sd.controllers.nodeipam import NodeIPAMController
 from k3sd.controllers.nodelifecycle import NodeLifecycleController
@@ -22,6 +23,7 @@ from k3sd.controllers.replicaset import ReplicaSetController, ReplicationControl
 from k3sd.controllers.rootca import RootCACertPublisher
 from k3sd.controllers.serviceaccount import ServiceAccountController
 from k3sd.controllers.tainteviction import TaintEvictionController
+from k3sd.controllers.ttlafterfinished import TTLAfterFinishedController
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ TABLE: tuple[Row, ...] = (
     _row(EndpointsController, "endpoint"),
     _row(EndpointSliceController, "endpointslice"),
     _row(EndpointSliceMirroringController, "endpointslicemirroring"),
+    _row(JobController, "job"),
+    _row(TTLAfterFinishedController, "ttl-after-finished"),
     _row(GarbageCollector, "garbagecollector"),
     _row(NodeIPAMController, "nodeipam"),
     _row(NodeLifecycleController, "nodelifecycle"),

@@ -149,3 +149,21 @@ async def test_a_namespace_in_deletion_takes_nothing_new_and_reports(registry: R
             await client.create(resources.CONFIGMAPS, {"metadata": {"name": "late"}}, "shop")
         await client.patch(resources.CONFIGMAPS, "held", {"metadata": {"finalizers": None}}, "shop")
         await until(client, resources.NAMESPACES, "", lambda f: not any(n["metadata"]["name"] == "shop" for n in f))
+
+
+async def test_a_job_runs_and_is_collected(registry: Registry):
+    async with controllers(registry) as client:
+        await namespace(client)
+        template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "example.com/w:1"}]}}
+        spec = {"completions": 3, "parallelism": 3, "completionMode": "Indexed", "template": template}
+        await client.create(resources.JOBS, {"metadata": {"name": "work"}, "spec": spec}, "shop")
+        pods = await until(client, resources.PODS, "shop", lambda found: len(found) == 3)
+        for pod in pods:
+            status = {"status": {"phase": "Succeeded"}}
+            await client.patch(resources.PODS, pod["metadata"]["name"], status, "shop", subresource="status")
+        (job,) = await until(
+            client, resources.JOBS, "shop", lambda f: any(c["type"] == "Complete" for c in f[0]["status"].get("conditions", ()))
+        )
+        assert job["status"]["completedIndexes"] == "0-2" and job["status"]["succeeded"] == 3
+        await client.delete(resources.JOBS, "work", "shop", DeleteOptions(propagation_policy="Background"))
+        await until(client, resources.PODS, "shop", lambda found: not found)
