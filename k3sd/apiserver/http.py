@@ -45,6 +45,7 @@ from k3sd.datastore.backend import DatastoreError
 log = logging.getLogger(__name__)
 
 MAX_BODY = 3 * 1024 * 1024
+MAX_DISCARDED = 32 * 1024 * 1024
 REQUEST_SECONDS = 60.0
 SLOW_CLIENT_SECONDS = 30.0
 WATCH_BUFFER = 256 * 1024
@@ -414,6 +415,7 @@ async def read_body(request: web.BaseRequest) -> bytes:
     headers = request.headers
     length = headers.get("Content-Length")
     if length is not None and length.isdigit() and int(length) > MAX_BODY:
+        await _discard(request)
         raise _too_large()
     if headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -428,9 +430,21 @@ async def read_body(request: web.BaseRequest) -> bytes:
             break
         size += len(part)
         if size > MAX_BODY:
+            parts.clear()
+            await _discard(request)
             raise _too_large()
         parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _discard(request: web.BaseRequest) -> None:
+    """Read on for a while: a client that is still sending would see a reset connection instead of the answer."""
+    left = MAX_DISCARDED
+    while left > 0:
+        part = await request.content.readany()
+        if not part:
+            return
+        left -= len(part)
 
 
 def _too_large() -> StatusError:
