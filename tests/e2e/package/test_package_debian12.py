@@ -56,14 +56,13 @@ def test_the_installed_package_is_dormant_and_complete(machine: Machine) -> None
 
 
 def test_enable_and_run_the_sample_application(machine: Machine) -> None:
+    examples = "/usr/share/doc/k3sd/examples/web"
+    machine.call(f"/usr/bin/python3 {examples}/build_image.py /bin/busybox /var/lib/rancher/k3s/agent/images/web.tar")
     began = time.monotonic()
     machine.call("systemctl enable --now k3sd-server", timeout=READY_SECONDS)
     print(f"READY after {time.monotonic() - began:.1f} s")
     assert machine.call("systemctl show -p StatusText --value k3sd-server")
     machine.wait("node", READY_SECONDS, machine.answers("k3sd kubectl get nodes --no-headers", r"^node1 +Ready "))
-    examples = "/usr/share/doc/k3sd/examples/web"
-    machine.call(f"/usr/bin/python3 {examples}/build_image.py /bin/busybox /var/lib/rancher/k3s/agent/images/web.tar")
-    machine.wait("image", 60, machine.answers("k3sd ctr images list -q", "^docker.io/library/web:1$"))
     machine.call(f"k3sd kubectl apply -f {examples}/web.yaml")
     machine.call(f"k3sd kubectl rollout status deployment/web --timeout={PODS_SECONDS}s", timeout=PODS_SECONDS + 30)
     assert page(machine).startswith("Hello from web-")
