@@ -235,7 +235,9 @@ class CgroupManager:
             if podinfo.qos_class(pod) == "Burstable":
                 request = podinfo.pod_resources(pod, "requests").get("cpu")
                 milli += request.milli() if request is not None else 0
-        self._write(_relative("kubepods-burstable.slice") if self.systemd else f"{self._kubepods}/burstable", Limits(cpu_shares(milli)))
+        self._write(
+            _relative("kubepods-burstable.slice") if self.systemd else f"{self._kubepods}/burstable", Limits(cpu_shares(milli))
+        )
 
     def remove_pod(self, pod_uid: str) -> None:
         """Remove the pod's cgroup, killing what is left in it. Gone already is fine."""

@@ -177,6 +177,7 @@ class Kubelet:
             layout=self._layout,
             host_ips=settings.node_ips,
             admit=self._admit,
+            holders=lambda: self.workers.admitted(),
             network_ready=lambda: self.node_status.network_problem,
             restarts=Backoff(),
         )

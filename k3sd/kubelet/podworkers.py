@@ -90,6 +90,8 @@ class Services:
     layout: Layout
     host_ips: Sequence[str]
     admit: Callable[[Obj], Verdict | None]
+    holders: Callable[[], list[Obj]]
+    """Pods that hold resources of the node now."""
     network_ready: Callable[[], str]
     restarts: backoff.Backoff
 
@@ -112,6 +114,7 @@ class PodWorker:
         self._grace_changed = asyncio.Event()
         self._kill_grace: int | None = None
         self._waiting: dict[str, Waiting] = {}
+        self._starting = ""
         self._unhealthy: dict[str, str] = {}
         self._cgroup_parent = ""
         self._is_prepared = False
@@ -327,7 +330,9 @@ class PodWorker:
         directory = self._services.layout.pod_dir(self.uid)
         for path in (directory, directory / "volumes", directory / "plugins", directory / "containers"):
             path.mkdir(mode=0o750, parents=True, exist_ok=True)
-        return self._services.cgroups.create_pod(pod)
+        parent = self._services.cgroups.create_pod(pod)
+        self._services.cgroups.set_burstable_shares(self._services.holders())
+        return parent
 
     # acting
 
@@ -373,6 +378,8 @@ class PodWorker:
     async def _start(self, container: Obj, config: Any) -> float | None:
         """None when it runs; else seconds to wait, with the reason kept for the status."""
         services, pod, name = self._services, self.pod, container["name"]
+        # It runs before its postStart hook has ended, but is neither probed nor ready until then.
+        self._starting = name
         try:
             self._check_backoff(container)
             await services.runtime.start_container(pod, container, config)
@@ -380,6 +387,8 @@ class PodWorker:
             self._waiting[name] = Waiting(error.reason, error.message)
             self._schedule_report()
             return max(error.retry_seconds if error.retry_seconds is not None else RETRY_SECONDS, 0.01)
+        finally:
+            self._starting = ""
         self._waiting.pop(name, None)
         self._begin_probes(container)
         return None
@@ -442,7 +451,7 @@ class PodWorker:
                 services.probes.stop(record.id)
                 self._unhealthy.pop(record.id, None)
                 continue
-            if record.name in specs:
+            if record.name in specs and record.name != self._starting:
                 self._begin_probes(specs[record.name], old.get(record.name))
             if kind := self._unhealthy.get(record.id):
                 (liveness if kind == "liveness" else startup)[record.id] = "failure"
@@ -533,6 +542,8 @@ class PodWorker:
         """Give back volumes and cgroup (``SyncTerminatedPod``)."""
         await self._services.volumes.unmount(self.uid)
         await asyncio.to_thread(self._services.cgroups.remove_pod, self.uid)
+        holders = [p for p in self._services.holders() if podinfo.uid(p) != self.uid]
+        await asyncio.to_thread(self._services.cgroups.set_burstable_shares, holders)
 
     async def _wait_until_gone(self) -> None:
         """Confirm the deletion once it is asked for; then wait for the object to be gone."""
