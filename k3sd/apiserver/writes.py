@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable
 
 from k3sd.apimachinery import timefmt, validation
+from k3sd.apimachinery.apply import same_but_times
 from k3sd.apimachinery.defaults import apply_defaults
 from k3sd.apimachinery.errors import (
     FieldError,
@@ -74,8 +75,9 @@ def check_namespace(ep: Endpoint, ctx: RequestContext, meta: Obj) -> None:
         raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
 
 
-async def create(ep: Endpoint, ctx: RequestContext, obj: Obj) -> Item:
-    """Store a new object. ``obj`` is decoded and conformed; it is changed in place and afterwards belongs to the answer."""
+async def create(ep: Endpoint, ctx: RequestContext, obj: Obj, managed: bool = True) -> Item:
+    """Store a new object. ``obj`` is decoded and conformed; it is changed in place and afterwards belongs to the answer.
+    ``managed`` is False when it already says who owns its fields (apply)."""
     meta = metadata_of(obj)
     check_namespace(ep, ctx, meta)
     if meta.get("resourceVersion"):
@@ -90,11 +92,12 @@ async def create(ep: Endpoint, ctx: RequestContext, obj: Obj) -> Item:
     if strategy.has_status and not strategy.keeps_status_on_create and "status" in ep.type_.fields:
         obj.pop("status", None)
     apply_defaults(obj, ep.resource)
+    if managed:
+        managedfields.on_create(ep, ctx, obj)
 
     attrs = Attributes(ctx, "CREATE", obj, None)
     for plugin in ep.plugins("", "CREATE"):
         await plugin.admit(attrs)
-    managedfields.on_create(ep, ctx, obj)
     strategy.prepare_create(ctx, obj)
 
     if meta.get("generateName") and not meta.get("name"):
@@ -183,7 +186,7 @@ def _invalid(ep: Endpoint, obj: Obj, errors: list[FieldError]) -> StatusError:
 async def update(ep: Endpoint, ctx: RequestContext, obj: Obj) -> tuple[Item, bool]:
     """PUT of the main resource or ``/status`` (``ctx.subresource``). Returns the object and whether it was created."""
     meta = metadata_of(obj)
-    _check_name(ep, ctx, meta)
+    check_name(ep, ctx, meta)
     resource_version = meta.get("resourceVersion", "")
 
     def change(old: Obj) -> Obj:
@@ -196,7 +199,7 @@ async def update(ep: Endpoint, ctx: RequestContext, obj: Obj) -> tuple[Item, boo
     return await modify(ep, ctx, change, created=obj)
 
 
-def _check_name(ep: Endpoint, ctx: RequestContext, meta: Obj) -> None:
+def check_name(ep: Endpoint, ctx: RequestContext, meta: Obj) -> None:
     """``checkName`` of the update handler."""
     name = meta.get("name", "")
     if not name:
@@ -231,6 +234,7 @@ async def modify(
         if entry is None:
             if created is not None and not ctx.subresource and ep.strategy.allow_create_on_update:
                 metadata_of(created).pop("resourceVersion", None)
+                authorize_create(ep, ctx)
                 return await create(ep, ctx, created), True
             raise not_found(resource.group, resource.plural, ctx.name)
         old = ep.view(entry).obj
@@ -238,13 +242,26 @@ async def modify(
         meta = metadata_of(new)
         given = meta.get("resourceVersion", "")
         if patch:
-            _check_name(ep, ctx, meta)
+            check_name(ep, ctx, meta)
         try:
             return await _replace(ep, ctx, key, entry.revision, old, new, managed), False
         except _Lost:
             if (given and not patch) or conditional or attempt == UPDATE_ATTEMPTS - 1:
                 raise conflict(resource.group, resource.plural, ctx.name) from None
     raise AssertionError("unreachable")
+
+
+def authorize_create(ep: Endpoint, ctx: RequestContext) -> None:
+    """A PUT or apply that creates needs the right to create as well. Raises 403."""
+    authorizer = ep.registry.authorizer
+    if ctx.privileged or authorizer is None:
+        return
+    from k3sd.apiserver.authz import forbidden_error
+
+    asked = RequestContext(ctx.user, "create", ctx.resource, namespace=ctx.namespace, name=ctx.name)
+    decision = authorizer.authorize(asked)
+    if not decision.allowed:
+        raise forbidden_error(asked, decision)
 
 
 class _Lost(Exception):
@@ -263,15 +280,14 @@ async def _replace(ep: Endpoint, ctx: RequestContext, key: str, revision: int, o
     elif ep.has_status and not ctx.subresource:
         _take(new, old, "status")
     apply_defaults(new, resource)
+    if managed:
+        managedfields.on_update(ep, ctx, old, new)
 
     attrs = Attributes(ctx, "UPDATE", new, old)
     plugins = ep.plugins(ctx.subresource, "UPDATE")
     for plugin in plugins:
         await plugin.admit(attrs)
     meta = new["metadata"]
-    if managed:
-        managedfields.on_update(ep, ctx, old, new)
-
     if ctx.subresource == "status":
         strategy.prepare_status(ctx, new, old)
     else:
@@ -293,7 +309,7 @@ async def _replace(ep: Endpoint, ctx: RequestContext, key: str, revision: int, o
     current = ep.cache.get(key)
     if current is None or current.revision != revision:
         raise _Lost  # admission took a while; do not allocate for a write that cannot succeed
-    if new == old:
+    if new == old or (managed is False and same_but_times(new, old)):
         return ep.view(current)
     if should_delete_during_update(ep, new, old):
         from k3sd.apiserver import deletion

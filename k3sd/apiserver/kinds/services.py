@@ -306,6 +306,9 @@ def _patch_allocated(spec: Obj, old: Obj) -> None:
             spec["clusterIP"] = old["clusterIP"]
         if not spec.get("clusterIPs") and spec.get("clusterIP") == old.get("clusterIP") and old.get("clusterIPs"):
             spec["clusterIPs"] = list(old["clusterIPs"])
+        for key in ("ipFamilyPolicy", "ipFamilies"):
+            if not spec.get(key) and old.get(key) and spec.get("clusterIPs") == old.get("clusterIPs"):
+                spec[key] = old[key]
     if needs_node_port(spec) and needs_node_port(old):
         used = {p.get("nodePort") for p in spec.get("ports") or []}
         by_key = {(p.get("protocol", "TCP"), p.get("port")): p.get("nodePort") for p in old.get("ports") or []}
