@@ -484,10 +484,9 @@ def encode_object(obj: Obj) -> bytes:
 
 
 def watch_event(kind: str, obj: Obj) -> bytes:
-    """One frame of a protobuf watch: four bytes of length, then the enveloped ``WatchEvent``."""
+    """One frame of a protobuf watch: four bytes of length, then the bare ``WatchEvent`` with the enveloped object."""
     event = field_text(1, kind) + field_bytes(2, field_bytes(1, encode_object(obj)))
-    frame = envelope("v1", "WatchEvent", event)
-    return len(frame).to_bytes(4, "big") + frame
+    return len(event).to_bytes(4, "big") + event
 
 
 __all__ = ["MEDIA_TYPE", "decode", "decode_object", "encode", "encode_object", "is_protobuf", "type_of", "watch_event"]
