@@ -77,8 +77,11 @@ class Machine:
         self.leader = 0
 
     def find_leader(self) -> bool:
-        children = Path(f"/proc/{self.nspawn.pid}/task/{self.nspawn.pid}/children").read_text().split()
-        self.leader = int(children[0]) if children else 0
+        """The process that is number 1 in there."""
+        for child in Path(f"/proc/{self.nspawn.pid}/task/{self.nspawn.pid}/children").read_text().split():
+            with contextlib.suppress(OSError):
+                if re.search(r"^NSpid:.*\t1$", Path(f"/proc/{child}/status").read_text(), re.MULTILINE):
+                    self.leader = int(child)
         return self.leader > 0
 
     def try_call(self, script: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.machine import ROOT, Machine, Server, wait_for
+from tests.support.machine import ROOT, Machine, Server
 
 DEBIAN_KUBECTL = "1.20"
 
@@ -29,7 +29,6 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         )
         it.start()
         it.wait_ready()
-        wait_for(lambda: "library/web:1" in it.kubectl("get", "nodes", "-o", "jsonpath={.items[*].status.images[*].names}"), 60)
         yield it
     finally:
         it.stop()
