@@ -46,7 +46,6 @@ class Registry:
         self.strategies: dict[Resource, Strategy] = {}
         self.handlers: dict[tuple[Resource, str], SubresourceHandler] = {}
         self.admission: Sequence[AdmissionPlugin] = ()
-        self.authorizer: Any = None
         self.authorizer: ChainAuthorizer | None = None
         self.authenticator: Authenticator | None = None
         self._endpoints: dict[Resource, Endpoint] = {}

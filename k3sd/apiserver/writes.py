@@ -89,8 +89,10 @@ async def create(ep: Endpoint, ctx: RequestContext, obj: Obj, managed: bool = Tr
     meta["creationTimestamp"] = timefmt.now()
     if strategy.has_generation:
         meta["generation"] = 1
-    if strategy.has_status and not strategy.keeps_status_on_create and "status" in ep.type_.fields:
+    if ep.has_status and not strategy.keeps_status_on_create:
         obj.pop("status", None)
+        if ep.zero_status is not None:
+            obj["status"] = copy.deepcopy(ep.zero_status)
     apply_defaults(obj, ep.resource)
     if managed:
         managedfields.on_create(ep, ctx, obj)
@@ -98,25 +100,29 @@ async def create(ep: Endpoint, ctx: RequestContext, obj: Obj, managed: bool = Tr
     attrs = Attributes(ctx, "CREATE", obj, None)
     for plugin in ep.plugins("", "CREATE"):
         await plugin.admit(attrs)
+    generated = bool(meta.get("generateName") and not meta.get("name"))
+    if generated:
+        meta["name"] = ctx.name = generate_name(meta["generateName"])
     strategy.prepare_create(ctx, obj)
 
-    if meta.get("generateName") and not meta.get("name"):
+    if generated:
         return await _create_generated(ep, ctx, obj, attrs)
     await _check_create(ep, ctx, obj, attrs)
     return await _insert(ep, ctx, obj)
 
 
 async def _create_generated(ep: Endpoint, ctx: RequestContext, obj: Obj, attrs: Attributes) -> Item:
-    """``generateName``: up to eight names. KEP-4420."""
+    """``generateName``: up to eight names, the first of which the object has already. KEP-4420."""
     meta = obj["metadata"]
     resource = ep.resource
     base = meta["generateName"]
     for attempt in range(NAME_ATTEMPTS):
-        meta["name"] = ctx.name = generate_name(base)
         if attempt == 0:
             await _check_create(ep, ctx, obj, attrs)
-        elif ep.cache.get(ep.key(ctx.namespace, meta["name"])) is not None:
-            continue
+        else:
+            meta["name"] = ctx.name = generate_name(base)
+            if ep.cache.get(ep.key(ctx.namespace, meta["name"])) is not None:
+                continue
         try:
             return await _insert(ep, ctx, obj)
         except StatusError as error:

@@ -81,7 +81,7 @@ def _parse(der: bytes) -> _Known:
     groups = [str(a.value) for a in certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
     if "system:authenticated" not in groups:
         groups.append("system:authenticated")
-    extra = {CREDENTIAL_ID: (f"X509SHA256={hashlib.sha256(der).hexdigest()}",)}
+    extra: dict[str, tuple[str, ...]] = {CREDENTIAL_ID: (f"X509SHA256={hashlib.sha256(der).hexdigest()}",)}
     user = UserInfo(str(names[0].value) if names else "", tuple(groups), "", extra)
     return _Known(
         certificate.issuer.public_bytes(),

@@ -9,6 +9,7 @@ is left to static choices (KEP-3070, KEP-3668).
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import random
 from collections.abc import Hashable
 
@@ -80,7 +81,7 @@ class AddressPool:
             offset = random.randint(low + 1, self._size)
             if self._held.owner(offset) is None:
                 return self._give(offset, owner)
-        for offset in (*range(low + 1, min(self._size, 1 << 20) + 1), *range(1, low + 1)):
+        for offset in itertools.chain(range(low + 1, min(self._size, 1 << 20) + 1), range(1, low + 1)):
             if self._held.owner(offset) is None:
                 return self._give(offset, owner)
         raise AllocationError("range is full")
@@ -126,7 +127,7 @@ class PortPool:
             if self._held.owner(port) is None:
                 self._held.take(port, owner)
                 return port
-        for port in (*range(start, self.high + 1), *range(self.low, start)):
+        for port in itertools.chain(range(start, self.high + 1), range(self.low, start)):
             if self._held.owner(port) is None:
                 self._held.take(port, owner)
                 return port

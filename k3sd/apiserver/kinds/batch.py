@@ -26,7 +26,7 @@ from k3sd.apiserver.kinds.rules import (
     validate_non_negative,
 )
 from k3sd.apiserver.request import RequestContext
-from k3sd.apiserver.strategy import Strategy
+from k3sd.apiserver.strategy import Strategy, Undo
 
 CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
 JOB_NAME = "batch.kubernetes.io/job-name"
@@ -66,6 +66,13 @@ class JobStrategy(Strategy):
                 text = f"will not able to create pod with invalid DNS hostname: {host}" if text else text
                 errs.append(invalid("metadata.name", obj["metadata"].get("name", ""), text))
         return errs
+
+    async def begin_create(self, ctx: RequestContext, obj: Obj) -> Undo | None:
+        """A name that collided was generated anew: the labels follow it."""
+        if obj["metadata"].get("generateName") and not spec_of(obj).get("manualSelector"):
+            labels = obj["spec"]["template"]["metadata"]["labels"]
+            labels[JOB_NAME] = labels[LEGACY_JOB_NAME] = obj["metadata"]["name"]
+        return None
 
     def validate_update(self, ctx: RequestContext, new: Obj, old: Obj) -> list[FieldError]:
         errs: Errors = []
@@ -128,8 +135,7 @@ def _validate_generated_selector(job: Obj, errs: Errors) -> None:
     uid, name = job["metadata"].get("uid", ""), job["metadata"].get("name", "")
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
     for key, value in ((CONTROLLER_UID, uid), (JOB_NAME, name), (LEGACY_CONTROLLER_UID, uid), (LEGACY_JOB_NAME, name)):
-        # A generated name is filled in after this check ran for the prefix.
-        if name and labels.get(key) != value:
+        if labels.get(key) != value:
             errs.append(invalid(f"spec.template.metadata.labels[{key}]", labels.get(key, ""), f"must be '{value}'"))
     if (spec.get("selector") or {}).get("matchLabels") != {CONTROLLER_UID: uid}:
         errs.append(invalid("spec.selector", spec.get("selector"), "`selector` not auto-generated"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from k3sd.apimachinery import quantity
 from k3sd.apimachinery import validation as names
@@ -462,7 +463,7 @@ def validate_resources(resources: Obj, field: str, claims: Collection[str], errs
         seen.add(key)
 
 
-def validate_resource_value(name: str, value: object, field: str, errs: Errors) -> None:
+def validate_resource_value(name: str, value: Any, field: str, errs: Errors) -> None:
     """``ValidateResourceQuantityValue``: not negative, whole for resources that are counted."""
     validate_quantity(value, field, errs)
     if is_extended_resource(name) and quantity.parse(value).milli() % 1000:

@@ -12,7 +12,7 @@ from k3sd.apiserver.authz import MASTERS
 from k3sd.apiserver.authz.rules import Query, Rule, compact, covers
 from k3sd.apiserver.kinds import strategy
 from k3sd.apiserver.kinds.rules import Errors, validate_label_selector, validate_names
-from k3sd.apiserver.request import RequestContext
+from k3sd.apiserver.request import Decision, RequestContext
 from k3sd.apiserver.strategy import Strategy
 
 GROUP = "rbac.authorization.k8s.io"
@@ -29,7 +29,8 @@ class _PolicyStrategy(Strategy):
         if ctx.privileged or MASTERS in ctx.user.groups or authorizer is None:
             return True
         namespace = ctx.namespace if plural == "roles" or self.resource.namespaced else ""
-        return authorizer.check(ctx.user, Query(verb, GROUP, plural, "", namespace, name)).allowed
+        decision: Decision = authorizer.check(ctx.user, Query(verb, GROUP, plural, "", namespace, name))
+        return decision.allowed
 
     def require_cover(self, ctx: RequestContext, name: str, wanted: list[Rule]) -> None:
         """``ConfirmNoEscalation``: raises 403 with the rules the asker lacks."""

@@ -157,7 +157,7 @@ def is_empty_selector(selector: Obj | None) -> bool:
     return not selector or not (selector.get("matchLabels") or selector.get("matchExpressions"))
 
 
-def validate_quantity(value: object, field: str, errs: Errors) -> None:
+def validate_quantity(value: Any, field: str, errs: Errors) -> None:
     """A parsed quantity must not be negative."""
     if quantity.parse(value) < quantity.parse(0):
         errs.append(invalid(field, value, NON_NEGATIVE))

@@ -192,7 +192,7 @@ async def test_gated_pod_is_not_bound(cluster: Cluster) -> None:
     pod = await cluster.pod(schedulingGates=[{"name": "example.com/wait"}])
     assert pod["status"]["conditions"][0]["reason"] == "SchedulingGated"
     body = {"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}}
-    with pytest.raises(StatusError, match="non-empty .spec.schedulingGates"):
+    with pytest.raises(StatusError, match=r"non-empty \.spec\.schedulingGates"):
         await cluster.admin.create(r.PODS, body, "default", name="p", subresource="binding")
 
 
@@ -456,7 +456,7 @@ async def test_access_reviews(cluster: Cluster) -> None:
     assert (await bob.create(r.SUBJECTACCESSREVIEWS, {"spec": spec}))["status"]["allowed"] is True
     with pytest.raises(StatusError, match="at least one of user or group must be specified"):
         await bob.create(r.SUBJECTACCESSREVIEWS, {"spec": {"resourceAttributes": attributes}})
-    with pytest.raises(StatusError, match="must match metadata.namespace"):
+    with pytest.raises(StatusError, match=r"must match metadata\.namespace"):
         local = {"spec": {"resourceAttributes": {**attributes, "namespace": "other"}, "user": "x"}}
         await bob.create(r.LOCALSUBJECTACCESSREVIEWS, local, "default")
     rules = (await bob.create(r.SELFSUBJECTRULESREVIEWS, {"spec": {"namespace": "default"}}))["status"]
