@@ -144,5 +144,11 @@ class Backend(Protocol):
         """Call ``listener`` synchronously in the event loop with every committed batch, all keys, in revision order, before
         the writers are answered. Returns the function that unsubscribes. The listener must not raise or block."""
 
+    async def renew(self, lease_seconds: int) -> None:
+        """Begin the time of every key with this lease anew, as far as this process decides about it."""
+
+    async def size(self) -> int:
+        """Bytes the store takes on disk, 0 where that means nothing."""
+
     async def compact(self, revision: int) -> int:
         """Forget history before ``revision`` in small steps. Returns the compact revision reached."""

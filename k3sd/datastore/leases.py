@@ -24,7 +24,7 @@ class LeaseKeeper:
 
     def __init__(self, delete: Delete) -> None:
         self._delete = delete
-        self._deadlines: dict[str, tuple[int, float]] = {}
+        self._deadlines: dict[str, tuple[int, float, int]] = {}
         self._heap: list[tuple[float, str, int]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -57,19 +57,30 @@ class LeaseKeeper:
         if armed:
             self._arm()
 
-    def _put(self, key: str, revision: int, seconds: int) -> None:
+    def renew(self, seconds: int) -> None:
+        """Begin the time of every key that has ``seconds`` to live anew."""
+        for key, (revision, _, granted) in list(self._deadlines.items()):
+            if granted == seconds:
+                self._put(key, revision, seconds)
+        self._arm()
+
+    def _current(self, when: float, key: str, revision: int) -> bool:
+        """Whether a heap entry is still what the key's last write or renewal put there."""
+        return self._deadlines.get(key, (0, 0.0, 0))[:2] == (revision, when)
+
+    def _put(self, key: str, revision: int, seconds: int, delay: float | None = None) -> None:
         assert self._loop is not None
-        deadline = self._loop.time() + seconds
-        self._deadlines[key] = (revision, deadline)
+        deadline = self._loop.time() + (seconds if delay is None else delay)
+        self._deadlines[key] = (revision, deadline, seconds)
         heapq.heappush(self._heap, (deadline, key, revision))
         if len(self._heap) > 64 and len(self._heap) > 4 * len(self._deadlines):
-            self._heap = [(when, k, rev) for k, (rev, when) in self._deadlines.items()]
+            self._heap = [(when, k, rev) for k, (rev, when, _) in self._deadlines.items()]
             heapq.heapify(self._heap)
 
     def _arm(self) -> None:
         if self._loop is None or (self._task is not None and not self._task.done()):
             return
-        while self._heap and self._deadlines.get(self._heap[0][1], (0, 0.0))[0] != self._heap[0][2]:
+        while self._heap and not self._current(*self._heap[0]):
             heapq.heappop(self._heap)
         if self._timer is not None:
             self._timer.cancel()
@@ -87,8 +98,8 @@ class LeaseKeeper:
         assert self._loop is not None
         due: list[tuple[str, int]] = []
         while self._heap and self._heap[0][0] <= self._loop.time() and len(due) < MAX_CONCURRENT_DELETES:
-            _, key, revision = heapq.heappop(self._heap)
-            if self._deadlines.get(key, (0, 0.0))[0] == revision:
+            when, key, revision = heapq.heappop(self._heap)
+            if self._current(when, key, revision):
                 due.append((key, revision))
         await asyncio.gather(*(self._expire_one(key, revision) for key, revision in due))
 
@@ -99,8 +110,8 @@ class LeaseKeeper:
             pass  # written again meanwhile: its event renews or ends the lease
         except DatastoreError as e:
             log.debug("expiring %r failed, trying again: %s", key, e)
-            if self._loop is not None:
-                heapq.heappush(self._heap, (self._loop.time() + RETRY_SECONDS, key, revision))
+            if self._loop is not None and key in self._deadlines:
+                self._put(key, revision, self._deadlines[key][2], RETRY_SECONDS)
             return
-        if self._deadlines.get(key, (0, 0.0))[0] == revision:
+        if key in self._deadlines and self._deadlines[key][0] == revision:
             del self._deadlines[key]

@@ -273,6 +273,12 @@ class LogStore:
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         return self._hub.subscribe(listener)
 
+    async def renew(self, lease_seconds: int) -> None:
+        self._leases.renew(lease_seconds)
+
+    async def size(self) -> int:
+        return await self._read(self._log.size)
+
     async def compact(self, revision: int) -> int:
         target = mvcc.compact_target(revision, self._hub.revision)
         reached = self._log.compact_revision

@@ -428,6 +428,24 @@ class EtcdBackend:
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         return self._hub.subscribe(listener)
 
+    async def renew(self, lease_seconds: int) -> None:
+        """Keeps our own leases of this length alive, on whichever server they were granted."""
+        leases = (await self._call("Lease", "LeaseLeases", etcdrpc.LeaseLeasesRequest())).leases
+        wanted = [lease.ID for lease in leases if self._seconds(lease.ID) == lease_seconds]
+        call = self._method("Lease", "LeaseKeepAlive")(timeout=CALL_TIMEOUT_SECONDS)
+        try:
+            for lease in wanted:
+                await call.write(etcdrpc.LeaseKeepAliveRequest(ID=lease))
+                await call.read()
+        except grpc.aio.AioRpcError as e:
+            raise self._explain(e) from e
+        finally:
+            call.cancel()
+
+    async def size(self) -> int:
+        status = await self._call("Maintenance", "Status", etcdrpc.StatusRequest())
+        return int(status.dbSize)
+
     async def compact(self, revision: int) -> int:
         target = mvcc.compact_target(revision, await self.revision())
         if target > max(self._compact_revision, 1):

@@ -36,6 +36,9 @@ class MemoryLog:
     def maintain(self) -> None:
         return None
 
+    def size(self) -> int:
+        return 0
+
     def commit(self, ops: Sequence[Op]) -> list[Event]:
         events: list[Event] = []
         for op in ops:

@@ -81,6 +81,10 @@ def parse_dsn(endpoint: str, tls: TLS) -> dict[str, Any]:
 class MySQLLog(ServerLog):
     product = "MySQL"
     ascii_only = True
+    size_query = (
+        "SELECT SUM(data_length + index_length) FROM information_schema.tables "
+        "WHERE table_schema = DATABASE() AND table_name = 'kine'"
+    )
     after_nul = "!"
     """Its collations compare as if padded with spaces, so ``key`` and every ``key`` + control character sort the other way."""
 

@@ -57,6 +57,7 @@ def parse_dsn(endpoint: str, tls: TLS) -> str:
 
 class PostgresLog(ServerLog):
     product = "PostgreSQL"
+    size_query = "SELECT pg_total_relation_size('kine')"
     name_order = 'COLLATE "C"'
 
     def __init__(self, endpoint: str, tls: TLS) -> None:

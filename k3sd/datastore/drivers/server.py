@@ -111,6 +111,11 @@ class ServerLog:
     def unlisten(self) -> None:
         return None
 
+    size_query: ClassVar[str] = ""
+
+    def size(self) -> int:
+        return int(self._retried(self.size_query)[0][0] or 0)
+
     def maintain(self) -> None:
         return None
 

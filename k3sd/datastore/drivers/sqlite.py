@@ -373,6 +373,10 @@ class SqliteLog:
             if os.path.getsize(f"{self.path}-wal") > WAL_LIMIT_BYTES:
                 db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
 
+    def size(self) -> int:
+        with self._translated("read"):
+            return self.path.stat().st_size
+
     # reading
 
     def _reader(self) -> sqlite3.Connection:

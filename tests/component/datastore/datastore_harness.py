@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from datastore_servers import Server
 
@@ -12,7 +14,7 @@ from k3sd.datastore.backend import Backend
 from k3sd.datastore.mvcc import LAST_KEY
 
 EMBEDDED = ["memory", "sqlite"]
-DRIVERS = [*EMBEDDED, "postgres", "mariadb", "etcd"]
+DRIVERS = [*EMBEDDED, "postgres", "mariadb", "etcd", "face"]
 
 _numbers = itertools.count()
 
@@ -30,8 +32,11 @@ class Harness:
         if server is not None:
             self.endpoint = server.endpoint.format(db=f"k3sd{next(_numbers)}")
         self._open: list[Backend] = []
+        self._behind: list[Any] = []
 
     async def open(self) -> Backend:
+        if self.driver == "face":
+            await self._serve()
         backend = open_backend(self.endpoint, data_dir=self.data_dir, patience_seconds=5)
         await backend.start()
         if self.driver == "etcd" and not self._open:  # it has one key space for all tests
@@ -40,10 +45,29 @@ class Harness:
         self._open.append(backend)
         return backend
 
+    async def _serve(self) -> None:
+        """The etcd face over SQLite; the etcd driver is its client."""
+        from k3sd.etcdface.server import EtcdFace
+
+        behind = open_backend("", data_dir=self.data_dir)
+        await behind.start()
+        with tempfile.NamedTemporaryFile(prefix="k3sd-face-") as name:
+            self.endpoint = f"unix://{name.name}"
+        face = EtcdFace(behind, self.endpoint)
+        await face.start()
+        self._behind = [face, behind]
+
     async def reopen(self, backend: Backend) -> Backend:
         await backend.stop()
+        await self._end()
         return await self.open()
+
+    async def _end(self) -> None:
+        for part in self._behind:
+            await part.stop()
+        self._behind = []
 
     async def close(self) -> None:
         for backend in self._open:
             await backend.stop()
+        await self._end()

@@ -120,7 +120,7 @@ class StoreMachine(RuleBasedStateMachine):
             await asyncio.gather(*(self.store.create(f"/filler/{self.revision + i}", b"") for i in range(KEEP_REVISIONS)))
 
         target = self.revision - back
-        if target <= self.compacted or len(self.log) > 3 * KEEP_REVISIONS:
+        if target <= self.compacted or self.driver == "face" or len(self.log) > 3 * KEEP_REVISIONS:
             return
         before = self.run(self.store.revision())
         self.run(fill())

@@ -1,0 +1,242 @@
+"""The KV service: ranges, the transaction shapes of Kubernetes's storage, put and delete of one key.
+
+kube-apiserver keeps a key ``compact_rev_key`` of its own to agree on compaction with its peers and compares its *version*. kine
+owns that name, so it is kept as ``compact_rev_key_apiserver`` with the value ``<version>|<value>``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from k3sd.datastore import etcdrpc
+from k3sd.datastore.backend import Backend, CompareFailed, KeyValue
+from k3sd.datastore.mvcc import COMPACT_KEY
+from k3sd.etcdface.wire import Refused, bounds, header, key_value, text, unsupported
+
+COMPACT_ALIAS = "compact_rev_key_apiserver"
+UNSUPPORTED_TXN = "etcdserver: unsupported operations in txn request"
+PUT_ATTEMPTS = 20
+
+_REFUSED_RANGE = (
+    "sort_order",
+    "sort_target",
+    "min_mod_revision",
+    "max_mod_revision",
+    "min_create_revision",
+    "max_create_revision",
+)
+
+
+class KV:
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    # Range
+
+    async def Range(self, request: Any) -> Any:
+        for name in _REFUSED_RANGE:
+            if getattr(request, name):
+                unsupported(name)
+        start, end = bounds(request.key, request.range_end)
+        if not request.range_end:
+            return await self._get(start, request)
+        if request.count_only:
+            revision, count = await self._backend.count(start, end, revision=request.revision)
+            return etcdrpc.RangeResponse(header=header(revision), count=count)
+        found = await self._backend.list(
+            start, end, limit=request.limit, revision=request.revision, keys_only=request.keys_only
+        )
+        current = found.revision if not request.revision else await self._backend.revision()
+        return etcdrpc.RangeResponse(
+            header=header(current), kvs=[key_value(kv) for kv in found.kvs], more=found.more, count=found.count
+        )
+
+    async def _get(self, key: str, request: Any) -> Any:
+        if request.limit > 1:
+            raise Refused("limit of a single key must be 0 or 1", grpc.StatusCode.INVALID_ARGUMENT)
+        if key == COMPACT_KEY:
+            return await self._get_compact_key()
+        revision, kv = await self._backend.get(key, request.revision)
+        kvs = [key_value(kv, request.keys_only)] if kv is not None and not request.count_only else []
+        return etcdrpc.RangeResponse(header=header(revision), kvs=kvs, count=int(kv is not None))
+
+    # Txn
+
+    async def Txn(self, request: Any) -> Any:
+        compares, success, failure = request.compare, request.success, request.failure
+        if not compares:
+            if success and success[-1].HasField("request_delete_range") and not failure:
+                if len(success) == 1:
+                    return await self._delete_anyway(success[0].request_delete_range, False)
+                if len(success) == 2 and success[0].HasField("request_range"):
+                    return await self._delete_anyway(success[1].request_delete_range, True)
+        elif len(compares) == 1 and len(success) == 1 and len(failure) <= 1 and compares[0].result == etcdrpc.EQUAL:
+            compare, key = compares[0], text(compares[0].key)
+            if not failure or (failure[0].HasField("request_range") and failure[0].request_range.key == compare.key):
+                if key == COMPACT_KEY and compare.target == etcdrpc.VERSION and success[0].HasField("request_put"):
+                    return await self._put_compact_key(compare.version, success[0].request_put)
+                revision = _expected(compare)
+                if revision is not None and _key_of(success[0]) == compare.key and not compare.range_end:
+                    if success[0].HasField("request_put"):
+                        return await self._put_if(key, revision, success[0].request_put, bool(failure))
+                    return await self._delete_if(key, revision, bool(failure))
+        raise Refused(UNSUPPORTED_TXN, grpc.StatusCode.INVALID_ARGUMENT)
+
+    async def _put_if(self, key: str, revision: int, put: Any, read_back: bool) -> Any:
+        _check_put(put)
+        try:
+            if revision:
+                written = await self._backend.update(key, put.value, revision, put.lease)
+            else:
+                written = await self._backend.create(key, put.value, put.lease)
+        except CompareFailed as e:
+            return await self._failed(e.current, read_back)
+        response = etcdrpc.ResponseOp(response_put=etcdrpc.PutResponse(header=header(written)))
+        return etcdrpc.TxnResponse(header=header(written), succeeded=True, responses=[response])
+
+    async def _delete_if(self, key: str, revision: int, read_back: bool) -> Any:
+        if not revision:
+            raise Refused(UNSUPPORTED_TXN, grpc.StatusCode.INVALID_ARGUMENT)
+        try:
+            deleted, previous = await self._backend.delete(key, revision)
+        except CompareFailed as e:
+            return await self._failed(e.current, read_back)
+        if previous is None:
+            return await self._failed(None, read_back)
+        return etcdrpc.TxnResponse(header=header(deleted), succeeded=True, responses=[_delete_response(deleted, previous)])
+
+    async def _delete_anyway(self, request: Any, read_first: bool) -> Any:
+        key = _single(request)
+        deleted, previous = await self._backend.delete(key)
+        responses = [_delete_response(deleted, previous)]
+        if read_first:
+            kvs = [key_value(previous)] if previous is not None else []
+            found = etcdrpc.RangeResponse(header=header(deleted), kvs=kvs, count=len(kvs))
+            responses.insert(0, etcdrpc.ResponseOp(response_range=found))
+        return etcdrpc.TxnResponse(header=header(deleted), succeeded=True, responses=responses)
+
+    async def _failed(self, current: KeyValue | None, read_back: bool) -> Any:
+        revision = await self._backend.revision()
+        responses = []
+        if read_back:
+            kvs = [key_value(current)] if current is not None else []
+            found = etcdrpc.RangeResponse(header=header(revision), kvs=kvs, count=len(kvs))
+            responses.append(etcdrpc.ResponseOp(response_range=found))
+        return etcdrpc.TxnResponse(header=header(revision), succeeded=False, responses=responses)
+
+    # kube-apiserver's compaction key
+
+    async def _compact_key(self) -> tuple[int, KeyValue | None, int, bytes]:
+        """``(store revision, stored row, version, value)``."""
+        revision, kv = await self._backend.get(COMPACT_ALIAS)
+        if kv is None:
+            return revision, None, 0, b""
+        version, _, value = kv.value.partition(b"|")
+        return revision, kv, int(version), value
+
+    async def _get_compact_key(self) -> Any:
+        revision, kv, version, value = await self._compact_key()
+        kvs = [_compact_kv(kv, version, value)] if kv is not None else []
+        return etcdrpc.RangeResponse(header=header(revision), kvs=kvs, count=len(kvs))
+
+    async def _put_compact_key(self, expected: int, put: Any) -> Any:
+        revision, kv, version, value = await self._compact_key()
+        if version == expected:
+            stored = b"%d|%b" % (version + 1, put.value)
+            try:
+                if kv is None:
+                    written = await self._backend.create(COMPACT_ALIAS, stored)
+                else:
+                    written = await self._backend.update(COMPACT_ALIAS, stored, kv.revision)
+            except CompareFailed:
+                revision, kv, version, value = await self._compact_key()
+            else:
+                response = etcdrpc.ResponseOp(response_put=etcdrpc.PutResponse(header=header(written)))
+                return etcdrpc.TxnResponse(header=header(written), succeeded=True, responses=[response])
+        kvs = [_compact_kv(kv, version, value)] if kv is not None else []
+        found = etcdrpc.RangeResponse(header=header(revision), kvs=kvs, count=len(kvs))
+        return etcdrpc.TxnResponse(
+            header=header(revision), succeeded=False, responses=[etcdrpc.ResponseOp(response_range=found)]
+        )
+
+    # single operations
+
+    async def Put(self, request: Any) -> Any:
+        """Unconditional, by reading and comparing until nobody came between."""
+        _check_put(request)
+        key = text(request.key)
+        if key == COMPACT_KEY:
+            unsupported(f"put of the reserved key {key!r}")
+        for _ in range(PUT_ATTEMPTS):
+            _, kv = await self._backend.get(key)
+            try:
+                if kv is None:
+                    revision = await self._backend.create(key, request.value, request.lease)
+                else:
+                    revision = await self._backend.update(key, request.value, kv.revision, request.lease)
+            except CompareFailed:
+                continue
+            previous = key_value(kv) if request.prev_kv and kv is not None else None
+            return etcdrpc.PutResponse(header=header(revision), prev_kv=previous)
+        raise Refused("etcdserver: too many requests", grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+    async def DeleteRange(self, request: Any) -> Any:
+        key = _single(request)
+        revision, previous = await self._backend.delete(key)
+        kvs = [key_value(previous)] if previous is not None else []
+        return etcdrpc.DeleteRangeResponse(header=header(revision), deleted=len(kvs), prev_kvs=kvs if request.prev_kv else [])
+
+    async def Compact(self, request: Any) -> Any:
+        """The store compacts itself; this only says where it is."""
+        return etcdrpc.CompactionResponse(header=header(await self._backend.revision()))
+
+
+def _expected(compare: Any) -> int | None:
+    """The revision a compare asks for, 0 for "does not exist", None when it asks for something else."""
+    if compare.target == etcdrpc.MOD:
+        return int(compare.mod_revision)
+    if compare.target == etcdrpc.CREATE and compare.create_revision == 0:
+        return 0
+    if compare.target == etcdrpc.VERSION and compare.version == 0:
+        return 0
+    return None
+
+
+def _key_of(op: Any) -> bytes:
+    if op.HasField("request_put"):
+        return bytes(op.request_put.key)
+    if op.HasField("request_delete_range") and not op.request_delete_range.range_end:
+        return bytes(op.request_delete_range.key)
+    return b""
+
+
+def _check_put(put: Any) -> None:
+    if put.ignore_value:
+        unsupported("ignore_value")
+    if put.ignore_lease:
+        unsupported("ignore_lease")
+    if not put.key:
+        raise Refused("etcdserver: key is not provided", grpc.StatusCode.INVALID_ARGUMENT)
+
+
+def _single(request: Any) -> str:
+    """The key of a delete; a range would not be atomic."""
+    if request.range_end:
+        unsupported("delete of a range of keys")
+    if not request.key:
+        raise Refused("etcdserver: key is not provided", grpc.StatusCode.INVALID_ARGUMENT)
+    return text(request.key)
+
+
+def _compact_kv(kv: KeyValue, version: int, value: bytes) -> Any:
+    return etcdrpc.KeyValue(
+        key=COMPACT_KEY.encode(), value=value, version=version, mod_revision=kv.revision, create_revision=kv.create_revision
+    )
+
+
+def _delete_response(revision: int, previous: KeyValue | None) -> Any:
+    kvs = [key_value(previous)] if previous is not None else []
+    deleted = etcdrpc.DeleteRangeResponse(header=header(revision), deleted=len(kvs), prev_kvs=kvs)
+    return etcdrpc.ResponseOp(response_delete_range=deleted)
