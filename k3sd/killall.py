@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from k3sd.config import paths
 from k3sd.kubelet.volumes import mounts
@@ -173,15 +174,22 @@ def detach(points: list[str]) -> list[str]:
 
 def recorded_namespaces() -> list[Path]:
     """Network namespaces of pods, from the CNI library's result cache of our network (``cbr0-*``)."""
-    found = []
+    found: dict[Path, None] = {}
     for record in (paths.CNI_STATE / "results").glob("cbr0-*"):
         try:
-            path = Path(json.loads(record.read_bytes())["netns"])
-        except (OSError, ValueError, KeyError):
-            continue
-        if path.name.startswith("cni-") and path.exists():
-            found.append(path)
-    return found
+            for path in _namespaces_of(json.loads(record.read_bytes())):
+                if path.name.startswith("cni-") and path.exists():
+                    found[path] = None
+        except (OSError, ValueError, TypeError, AttributeError):
+            continue  # damaged, or of another program
+    return list(found)
+
+
+def _namespaces_of(record: dict[str, Any]) -> list[Path]:
+    """Newer libraries name the namespace; all record the result, whose container interfaces name it."""
+    texts = [record.get("netns")]
+    texts += [interface.get("sandbox") for interface in (record.get("result") or {}).get("interfaces") or ()]
+    return [Path(text) for text in texts if text]
 
 
 def remove_namespace(path: Path) -> bool:
