@@ -207,7 +207,11 @@ class VolumeManager:
         """Raises VolumeError in upstream's wording."""
         try:
             plan = await self._planner.plan(pod, volume, self.pod_dir(uid))
-            return plan, await self._run(plan.set_up)
+            path = await self._run(plan.set_up)
+            if path.startswith(f"{self.pod_dir(uid)}/") and _propagates(pod, str(volume["name"])):
+                # Without systemd the root is private, and the runtime would refuse.
+                await self._run(mounts.make_shared, os.path.realpath(path))
+            return plan, path
         except (VolumeError, StatusError, PayloadError, OSError) as error:
             if isinstance(error, VolumeError) and error.reason != "FailedMount":
                 raise
@@ -301,6 +305,15 @@ def used_volumes(pod: Obj) -> list[Obj]:
     """The pod's volumes that a container mounts; others are not set up (``GetPodVolumeNames``)."""
     names = {m["name"] for c in all_containers(pod) for m in c.get("volumeMounts") or ()}
     return [volume for volume in (pod.get("spec") or {}).get("volumes") or () if volume["name"] in names]
+
+
+def _propagates(pod: Obj, name: str) -> bool:
+    """A container shares mounts made inside the volume."""
+    return any(
+        mount["name"] == name and mount.get("mountPropagation", "None") != "None"
+        for container in all_containers(pod)
+        for mount in container.get("volumeMounts") or ()
+    )
 
 
 def _sub_path(mount: Obj, variables: Mapping[str, str]) -> str:

@@ -88,18 +88,42 @@ def bind(source: str, target: str, *, read_only: bool = False, recursive: bool =
         mount("none", target, "", MS_BIND | MS_REMOUNT | MS_RDONLY)
 
 
+def make_shared(path: str) -> None:
+    """Let mounts made below ``path`` propagate, to containers that ask for it, whatever the mount it lies on. Idempotent."""
+    if is_shared(path):
+        return
+    if not is_mount_point(path):
+        bind(path, path)
+    mount("none", path, "", MS_SHARED)
+
+
+def is_shared(path: str) -> bool:
+    """Whether the mount that holds ``path`` passes mounts on."""
+    best, shared = "", False
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields = line.split(" ")
+            point = _unescape(fields[4])
+            # The last one mounted on a path hides those before.
+            if len(point) >= len(best) and (path == point or path.startswith(os.path.join(point, ""))):
+                best, shared = point, any(field.startswith("shared:") for field in fields[6 : fields.index("-")])
+    return shared
+
+
 def mount_points(below: str | None = None) -> list[str]:
     """Mount points at or below ``below`` (all without), in the order they were mounted."""
     prefix = None if below is None else os.path.join(below, "")
     found: list[str] = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
-            point = line.split(" ", 5)[4]
-            if "\\" in point:
-                point = _OCTAL.sub(lambda m: chr(int(m[1], 8)), point)
+            point = _unescape(line.split(" ", 5)[4])
             if prefix is None or point == below or point.startswith(prefix):
                 found.append(point)
     return found
+
+
+def _unescape(point: str) -> str:
+    return _OCTAL.sub(lambda m: chr(int(m[1], 8)), point) if "\\" in point else point
 
 
 def is_mount_point(path: str) -> bool:

@@ -498,6 +498,17 @@ async def test_sub_paths_of_a_container(rig: Rig) -> None:
 
 
 @needs_root
+@pytest.mark.parametrize("medium", ["", "Memory"])
+async def test_propagation_makes_a_volume_shared(rig: Rig, medium: str) -> None:
+    a_pod = pod({"name": "e", "emptyDir": {"medium": medium}}, mount=lambda _: {"mountPropagation": "Bidirectional"})
+    for _ in range(2):
+        path = os.path.realpath((await rig.manager.mount_pod(a_pod))["e"])
+        assert mounts.is_shared(path) and mounts.mount_points(path) == [path]
+    await rig.manager.remove_pod("u1")
+    assert not mounts.mount_points(os.path.realpath(rig.root))
+
+
+@needs_root
 async def test_local_and_host_path_claims(rig: Rig) -> None:
     (rig.root / "disk").mkdir()
     for name, source in (
