@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from k3sd.apimachinery import apply
 from k3sd.apimachinery.errors import Obj
 from k3sd.apiserver.endpoint import Endpoint
 from k3sd.apiserver.request import RequestContext
 
 MANAGER_LIMIT = 128
+_STATUS = {"f:status": {}}
+_SPEC = {"f:spec": {}}
 
 
 def manager_of(ctx: RequestContext) -> str:
@@ -17,9 +20,30 @@ def manager_of(ctx: RequestContext) -> str:
     return "".join(c for c in agent if c.isprintable())[:MANAGER_LIMIT] or "unknown"
 
 
+def reset_fields(ep: Endpoint, subresource: str) -> dict[str, dict[str, object]] | None:
+    """What a write through this endpoint cannot change, as a field set (``GetResetFields``)."""
+    if subresource == "status":
+        return _SPEC
+    return _STATUS if ep.has_status and not subresource else None
+
+
 def on_create(ep: Endpoint, ctx: RequestContext, obj: Obj) -> None:
-    """``obj`` is about to be stored for the first time."""
+    """``obj`` is about to be stored for the first time; admission has not seen it yet."""
+    apply.update_managed_fields(
+        None, obj, manager_of(ctx), "Update", "", ep.resource.api_version, ep.type_, "", reset_fields(ep, "")
+    )
 
 
 def on_update(ep: Endpoint, ctx: RequestContext, old: Obj, new: Obj) -> None:
-    """``new`` is about to replace ``old``."""
+    """``new`` is about to replace ``old``; admission has not seen it yet."""
+    apply.update_managed_fields(
+        old,
+        new,
+        manager_of(ctx),
+        "Update",
+        ctx.subresource,
+        ep.resource.api_version,
+        ep.type_,
+        "",
+        reset_fields(ep, ctx.subresource),
+    )
