@@ -22,6 +22,7 @@ from k3sd.controllers.podgc import PodGarbageCollector
 from k3sd.controllers.replicaset import ReplicaSetController, ReplicationControllerController
 from k3sd.controllers.rootca import RootCACertPublisher
 from k3sd.controllers.serviceaccount import ServiceAccountController
+from k3sd.controllers.statefulset import StatefulSetController
 from k3sd.controllers.tainteviction import TaintEvictionController
 from k3sd.controllers.ttlafterfinished import TTLAfterFinishedController
 
@@ -56,6 +57,7 @@ TABLE: tuple[Row, ...] = (
     _row(EndpointSliceMirroringController, "endpointslicemirroring"),
     _row(JobController, "job"),
     _row(TTLAfterFinishedController, "ttl-after-finished"),
+    _row(StatefulSetController, "statefulset"),
     _row(GarbageCollector, "garbagecollector"),
     _row(NodeIPAMController, "nodeipam"),
     _row(NodeLifecycleController, "nodelifecycle"),
