@@ -170,8 +170,8 @@ async def _refusal(backend: _Side, head: bytes, status: int) -> web.Response:
                 await backend.arrived.wait()
     response = web.Response(status=status, body=bytes(backend.received[:wanted]))
     for name in ("Content-Type", "X-Accepted-Stream-Protocol-Versions"):
-        if value := fields.get(name.lower()):
-            response.headers[name] = value
+        if given := fields.get(name.lower()):
+            response.headers[name] = given
     return response
 
 
