@@ -20,10 +20,10 @@ MatchResources atomic
   resourceRules 3 []NamedRuleWithOperations atomic
   excludeResourceRules 4 []NamedRuleWithOperations atomic
   matchPolicy 7 *string
-MutatingAdmissionPolicy kind
+MutatingAdmissionPolicy kind # Changes objects on their way in, by CEL expressions.
   metadata 1 ObjectMeta
   spec 2 MutatingAdmissionPolicySpec
-MutatingAdmissionPolicyBinding kind
+MutatingAdmissionPolicyBinding kind # Puts a mutating policy into force.
   metadata 1 ObjectMeta
   spec 2 MutatingAdmissionPolicyBindingSpec
 MutatingAdmissionPolicyBindingList kind
@@ -57,7 +57,7 @@ MutatingWebhook
   reinvocationPolicy 10 *string
   objectSelector 11 *LabelSelector
   matchConditions 12 []MatchCondition map=name merge=name
-MutatingWebhookConfiguration kind
+MutatingWebhookConfiguration kind # Webhooks that may change objects on their way in.
   metadata 1 ObjectMeta
   webhooks 2 []MutatingWebhook map=name merge=name
 MutatingWebhookConfigurationList kind
@@ -95,11 +95,11 @@ ServiceReference
   port 4 *int32
 TypeChecking
   expressionWarnings 1 []ExpressionWarning atomic
-ValidatingAdmissionPolicy kind
+ValidatingAdmissionPolicy kind # Accepts or refuses objects, by CEL expressions.
   metadata 1 ObjectMeta
   spec 2 ValidatingAdmissionPolicySpec
   status 3 ValidatingAdmissionPolicyStatus
-ValidatingAdmissionPolicyBinding kind
+ValidatingAdmissionPolicyBinding kind # Puts a validating policy into force.
   metadata 1 ObjectMeta
   spec! 2 ValidatingAdmissionPolicyBindingSpec omit
 ValidatingAdmissionPolicyBindingList kind
@@ -137,7 +137,7 @@ ValidatingWebhook
   matchPolicy 9 *string
   objectSelector 10 *LabelSelector
   matchConditions 11 []MatchCondition map=name merge=name
-ValidatingWebhookConfiguration kind
+ValidatingWebhookConfiguration kind # Webhooks that accept or refuse objects.
   metadata 1 ObjectMeta
   webhooks 2 []ValidatingWebhook map=name merge=name
 ValidatingWebhookConfigurationList kind

@@ -11,7 +11,7 @@ CustomResourceColumnDefinition
 CustomResourceConversion
   strategy! 1 string
   webhook 2 *WebhookConversion
-CustomResourceDefinition kind
+CustomResourceDefinition kind # Adds a kind to the API.
   metadata 1 ObjectMeta
   spec! 2 CustomResourceDefinitionSpec
   status 3 CustomResourceDefinitionStatus

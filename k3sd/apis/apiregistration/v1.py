@@ -1,7 +1,7 @@
 """Types of apiregistration/v1. The notation is described in ``k3sd.apimachinery.schema``."""
 
 TYPES = """\
-APIService kind
+APIService kind # A group and version of the API, served here or by another server.
   metadata 1 ObjectMeta
   spec 2 APIServiceSpec
   status 3 APIServiceStatus

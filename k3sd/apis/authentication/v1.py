@@ -6,12 +6,12 @@ BoundObjectReference
   apiVersion 2 string
   name 3 string
   uid 4 string
-SelfSubjectReview kind
+SelfSubjectReview kind # Who am I?
   metadata 1 ObjectMeta
   status 2 SelfSubjectReviewStatus
 SelfSubjectReviewStatus
   userInfo 1 UserInfo
-TokenRequest kind
+TokenRequest kind # Asks for a token of a service account.
   metadata 1 ObjectMeta
   spec 2 TokenRequestSpec always
   status 3 TokenRequestStatus
@@ -22,7 +22,7 @@ TokenRequestSpec
 TokenRequestStatus
   token 1 string always
   expirationTimestamp 2 Time always
-TokenReview kind
+TokenReview kind # Whom does this token belong to?
   metadata 1 ObjectMeta
   spec! 2 TokenReviewSpec
   status 3 TokenReviewStatus

@@ -7,7 +7,7 @@ FieldSelectorAttributes
 LabelSelectorAttributes
   rawSelector 1 string
   requirements 2 []LabelSelectorRequirement atomic
-LocalSubjectAccessReview kind
+LocalSubjectAccessReview kind # May a user do something in a namespace?
   metadata 1 ObjectMeta
   spec! 2 SubjectAccessReviewSpec
   status 3 SubjectAccessReviewStatus
@@ -32,20 +32,20 @@ ResourceRule
   apiGroups 2 []string atomic
   resources 3 []string atomic
   resourceNames 4 []string atomic
-SelfSubjectAccessReview kind
+SelfSubjectAccessReview kind # May I do something?
   metadata 1 ObjectMeta
   spec! 2 SelfSubjectAccessReviewSpec
   status 3 SubjectAccessReviewStatus
 SelfSubjectAccessReviewSpec
   resourceAttributes 1 *ResourceAttributes
   nonResourceAttributes 2 *NonResourceAttributes
-SelfSubjectRulesReview kind
+SelfSubjectRulesReview kind # What may I do in a namespace?
   metadata 1 ObjectMeta
   spec! 2 SelfSubjectRulesReviewSpec
   status 3 SubjectRulesReviewStatus
 SelfSubjectRulesReviewSpec
   namespace 1 string
-SubjectAccessReview kind
+SubjectAccessReview kind # May a user do something?
   metadata 1 ObjectMeta
   spec! 2 SubjectAccessReviewSpec
   status 3 SubjectAccessReviewStatus

@@ -5,7 +5,7 @@ CrossVersionObjectReference atomic
   kind! 1 string
   name! 2 string
   apiVersion 3 string
-HorizontalPodAutoscaler kind
+HorizontalPodAutoscaler kind # Changes the number of pods with their CPU use.
   metadata 1 ObjectMeta
   spec! 2 HorizontalPodAutoscalerSpec omit
   status 3 HorizontalPodAutoscalerStatus
@@ -23,7 +23,7 @@ HorizontalPodAutoscalerStatus
   currentReplicas! 3 int32
   desiredReplicas! 4 int32
   currentCPUUtilizationPercentage 5 *int32
-Scale kind
+Scale kind # The wanted and current number of pods of a workload.
   metadata 1 ObjectMeta
   spec 2 ScaleSpec
   status 3 ScaleStatus

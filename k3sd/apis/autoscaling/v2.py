@@ -19,7 +19,7 @@ ExternalMetricSource
 ExternalMetricStatus
   metric! 1 MetricIdentifier
   current! 2 MetricValueStatus
-HorizontalPodAutoscaler kind
+HorizontalPodAutoscaler kind # Changes the number of pods with their load.
   metadata 1 ObjectMeta
   spec! 2 HorizontalPodAutoscalerSpec omit
   status 3 HorizontalPodAutoscalerStatus

@@ -1,7 +1,7 @@
 """Types of batch/v1. The notation is described in ``k3sd.apimachinery.schema``."""
 
 TYPES = """\
-CronJob kind
+CronJob kind # Makes Jobs on a schedule.
   metadata 1 ObjectMeta
   spec! 2 CronJobSpec omit
   status 3 CronJobStatus
@@ -9,19 +9,19 @@ CronJobList kind
   metadata 1 ListMeta
   items! 2 []CronJob
 CronJobSpec
-  schedule! 1 string
+  schedule! 1 string # When, in cron format.
   startingDeadlineSeconds 2 *int64
-  concurrencyPolicy 3 string
-  suspend 4 *bool
-  jobTemplate! 5 JobTemplateSpec
+  concurrencyPolicy 3 string # When the last job still runs: Allow, Forbid or Replace.
+  suspend 4 *bool # No further jobs are made.
+  jobTemplate! 5 JobTemplateSpec # What the jobs look like.
   successfulJobsHistoryLimit 6 *int32
   failedJobsHistoryLimit 7 *int32
-  timeZone 8 *string
+  timeZone 8 *string # Time zone of the schedule.
 CronJobStatus
   active 1 []core.ObjectReference atomic
   lastScheduleTime 4 *Time
   lastSuccessfulTime 5 *Time
-Job kind
+Job kind # Runs pods until enough have succeeded.
   metadata 1 ObjectMeta
   spec 2 JobSpec
   status 3 JobStatus
@@ -36,16 +36,16 @@ JobList kind
   metadata 1 ListMeta
   items! 2 []Job
 JobSpec
-  parallelism 1 *int32
-  completions 2 *int32
-  activeDeadlineSeconds 3 *int64
+  parallelism 1 *int32 # How many pods run at the same time.
+  completions 2 *int32 # How many pods must succeed.
+  activeDeadlineSeconds 3 *int64 # Seconds after which the job is ended.
   selector 4 *LabelSelector
   manualSelector 5 *bool
-  template! 6 core.PodTemplateSpec
-  backoffLimit 7 *int32
-  ttlSecondsAfterFinished 8 *int32
-  completionMode 9 *string
-  suspend 10 *bool
+  template! 6 core.PodTemplateSpec # What the pods look like.
+  backoffLimit 7 *int32 # Failed pods after which the job fails. 6 by default.
+  ttlSecondsAfterFinished 8 *int32 # Seconds after which a finished job is deleted.
+  completionMode 9 *string # NonIndexed, or Indexed: every pod has a number.
+  suspend 10 *bool # No pods are made, and running ones are removed.
   podFailurePolicy 11 *PodFailurePolicy
   backoffLimitPerIndex 12 *int32
   maxFailedIndexes 13 *int32

@@ -1,7 +1,7 @@
 """Types of certificates/v1. The notation is described in ``k3sd.apimachinery.schema``."""
 
 TYPES = """\
-CertificateSigningRequest kind
+CertificateSigningRequest kind # Asks for a certificate.
   metadata 1 ObjectMeta
   spec! 2 CertificateSigningRequestSpec
   status 3 CertificateSigningRequestStatus

@@ -1,7 +1,7 @@
 """Types of coordination/v1. The notation is described in ``k3sd.apimachinery.schema``."""
 
 TYPES = """\
-Lease kind
+Lease kind # Says who holds something, and until when.
   metadata 1 ObjectMeta
   spec 2 LeaseSpec
 LeaseList kind

@@ -32,7 +32,7 @@ AzureFileVolumeSource
   secretName! 1 string
   shareName! 2 string
   readOnly 3 bool
-Binding kind
+Binding kind # Ties a pod to a node.
   metadata 1 ObjectMeta
   target! 2 ObjectReference
 Capabilities
@@ -75,17 +75,17 @@ ComponentCondition
   status! 2 string
   message 3 string
   error 4 string
-ComponentStatus kind
+ComponentStatus kind # Health of a control plane part. Deprecated.
   metadata 1 ObjectMeta
   conditions 2 []ComponentCondition map=type merge=type
 ComponentStatusList kind
   metadata 1 ListMeta
   items! 2 []ComponentStatus
-ConfigMap kind
+ConfigMap kind # Configuration for pods, as keys and values.
   metadata 1 ObjectMeta
-  data 2 {}string
-  binaryData 3 {}bytes
-  immutable 4 *bool
+  data 2 {}string # Text by key. Keys consist of letters, digits, -, _ and dots.
+  binaryData 3 {}bytes # Bytes by key, base64 encoded.
+  immutable 4 *bool # If true, the data cannot be changed any more.
 ConfigMapEnvSource
   name 1.1 string
   optional 2 *bool
@@ -111,31 +111,31 @@ ConfigMapVolumeSource
   items 2 []KeyToPath atomic
   defaultMode 3 *int32
   optional 4 *bool
-Container
-  name! 1 string
-  image 2 string
-  command 3 []string atomic
-  args 4 []string atomic
-  workingDir 5 string
-  ports 6 []ContainerPort map=containerPort,protocol merge=containerPort
-  env 7 []EnvVar map=name merge=name
-  resources 8 ResourceRequirements
-  volumeMounts 9 []VolumeMount map=mountPath merge=mountPath
-  livenessProbe 10 *Probe
-  readinessProbe 11 *Probe
-  lifecycle 12 *Lifecycle
-  terminationMessagePath 13 string
-  imagePullPolicy 14 string
-  securityContext 15 *SecurityContext
-  stdin 16 bool
+Container # One container of a pod.
+  name! 1 string # Name of the container, unique in the pod.
+  image 2 string # Container image, with registry, name and tag or digest.
+  command 3 []string atomic # Entry point, instead of the image's. Not run in a shell.
+  args 4 []string atomic # Arguments of the entry point. $(NAME) is replaced by the variable's value; $$ is a $.
+  workingDir 5 string # Working directory, instead of the image's.
+  ports 6 []ContainerPort map=containerPort,protocol merge=containerPort # Ports the container listens on.
+  env 7 []EnvVar map=name merge=name # Environment variables.
+  resources 8 ResourceRequirements # What the container needs and may use at most.
+  volumeMounts 9 []VolumeMount map=mountPath merge=mountPath # Volumes of the pod mounted in the container.
+  livenessProbe 10 *Probe # Checked while the container runs; the container is restarted when it fails.
+  readinessProbe 11 *Probe # Checked while the container runs; services leave the pod out while it fails.
+  lifecycle 12 *Lifecycle # What runs after the container starts and before it stops.
+  terminationMessagePath 13 string # File whose content is shown as the reason of termination.
+  imagePullPolicy 14 string # When the image is pulled: Always, IfNotPresent or Never. Always by default for the tag latest.
+  securityContext 15 *SecurityContext # Privileges, user and capabilities of the container.
+  stdin 16 bool # Keep standard input open.
   stdinOnce 17 bool
-  tty 18 bool
-  envFrom 19 []EnvFromSource atomic
+  tty 18 bool # Give the container a terminal.
+  envFrom 19 []EnvFromSource atomic # Sources whose every key becomes an environment variable.
   terminationMessagePolicy 20 string
-  volumeDevices 21 []VolumeDevice map=devicePath merge=devicePath
-  startupProbe 22 *Probe
-  resizePolicy 23 []ContainerResizePolicy atomic
-  restartPolicy 24 *string
+  volumeDevices 21 []VolumeDevice map=devicePath merge=devicePath # Block devices of the pod used in the container.
+  startupProbe 22 *Probe # Checked first; the other probes wait until it succeeds.
+  resizePolicy 23 []ContainerResizePolicy atomic # Whether a change of a resource restarts the container.
+  restartPolicy 24 *string # Always makes an init container a sidecar.
   restartPolicyRules 25 []ContainerRestartRule atomic
 ContainerExtendedResourceRequest
   containerName! 1 string
@@ -144,12 +144,12 @@ ContainerExtendedResourceRequest
 ContainerImage
   names 1 []string always atomic
   sizeBytes 2 int64
-ContainerPort
-  name 1 string
-  hostPort 2 int32
-  containerPort! 3 int32
-  protocol 4 string default=TCP
-  hostIP 5 string
+ContainerPort # A port of a container.
+  name 1 string # Name that services may use instead of the number.
+  hostPort 2 int32 # Port of the node that leads to this one.
+  containerPort! 3 int32 # Number of the port, 1 to 65535.
+  protocol 4 string default=TCP # TCP, UDP or SCTP. TCP by default.
+  hostIP 5 string # Address of the node the host port is bound to.
 ContainerResizePolicy
   resourceName! 1 string
   restartPolicy! 2 string
@@ -159,7 +159,7 @@ ContainerRestartRule
 ContainerRestartRuleOnExitCodes
   operator! 1 string omit
   values 2 []int32 set
-ContainerState
+ContainerState # What a container does now: waits, runs or has ended.
   waiting 1 *ContainerStateWaiting
   running 2 *ContainerStateRunning
   terminated 3 *ContainerStateTerminated
@@ -176,7 +176,7 @@ ContainerStateTerminated
 ContainerStateWaiting
   reason 1 string
   message 2 string
-ContainerStatus
+ContainerStatus # State of one container.
   name! 1 string
   state 2 ContainerState
   lastState 3 ContainerState
@@ -223,7 +223,7 @@ DownwardAPIVolumeFile
 DownwardAPIVolumeSource
   items 1 []DownwardAPIVolumeFile atomic
   defaultMode 2 *int32
-EmptyDirVolumeSource
+EmptyDirVolumeSource # An empty directory that lives as long as the pod.
   medium 1 string
   sizeLimit 2 *Quantity
 EndpointAddress atomic
@@ -236,7 +236,7 @@ EndpointPort atomic
   port! 2 int32
   protocol 3 string
   appProtocol 4 *string
-Endpoints kind
+Endpoints kind # Addresses behind a service. Use EndpointSlice instead.
   metadata 1 ObjectMeta
   subsets 2 []EndpointSubset atomic
 EndpointsList kind
@@ -250,17 +250,17 @@ EnvFromSource
   prefix 1 string
   configMapRef 2 *ConfigMapEnvSource
   secretRef 3 *SecretEnvSource
-EnvVar
-  name! 1 string
-  value 2 string
-  valueFrom 3 *EnvVarSource
+EnvVar # One environment variable.
+  name! 1 string # Name of the variable.
+  value 2 string # Its value. $(NAME) is replaced by an earlier variable's value.
+  valueFrom 3 *EnvVarSource # Where the value comes from.
 EnvVarSource
   fieldRef 1 *ObjectFieldSelector
   resourceFieldRef 2 *ResourceFieldSelector
   configMapKeyRef 3 *ConfigMapKeySelector
   secretKeyRef 4 *SecretKeySelector
   fileKeyRef 5 *FileKeySelector
-EphemeralContainer
+EphemeralContainer # A container added to a running pod for debugging.
   name! 1.1 string
   image 1.2 string
   command 1.3 []string atomic
@@ -289,16 +289,16 @@ EphemeralContainer
   targetContainerName 2 string
 EphemeralVolumeSource
   volumeClaimTemplate 1 *PersistentVolumeClaimTemplate
-Event kind
+Event kind # Something that happened to an object.
   metadata! 1 ObjectMeta
-  involvedObject! 2 ObjectReference
-  reason 3 string
-  message 4 string
+  involvedObject! 2 ObjectReference # The object it happened to.
+  reason 3 string # What happened, for machines: one CamelCase word.
+  message 4 string # What happened, for people.
   source 5 EventSource
   firstTimestamp 6 Time
   lastTimestamp 7 Time
-  count 8 int32
-  type 9 string
+  count 8 int32 # How often it happened.
+  type 9 string # Normal or Warning.
   eventTime 10 MicroTime
   series 11 *EventSeries
   action 12 string
@@ -371,7 +371,7 @@ HostIP
 HostPathVolumeSource
   path! 1 string
   type 2 *string
-HTTPGetAction
+HTTPGetAction # An HTTP request; any status from 200 to 399 is a success.
   path 1 string
   port! 2 IntOrString
   host 3 string
@@ -422,7 +422,7 @@ LifecycleHandler
   httpGet 2 *HTTPGetAction
   tcpSocket 3 *TCPSocketAction
   sleep 4 *SleepAction
-LimitRange kind
+LimitRange kind # Minimum, maximum and default amounts for the pods and claims of a namespace.
   metadata 1 ObjectMeta
   spec 2 LimitRangeSpec
 LimitRangeItem
@@ -448,7 +448,7 @@ LoadBalancerIngress
   ports 4 []PortStatus atomic
 LoadBalancerStatus
   ingress 1 []LoadBalancerIngress atomic
-LocalObjectReference atomic
+LocalObjectReference atomic # The name of an object in the same namespace.
   name 1 string
 LocalVolumeSource
   path! 1 string
@@ -456,7 +456,7 @@ LocalVolumeSource
 ModifyVolumeStatus
   targetVolumeAttributesClassName 1 string
   status! 2 string
-Namespace kind
+Namespace kind # A scope for names.
   metadata 1 ObjectMeta
   spec 2 NamespaceSpec
   status 3 NamespaceStatus
@@ -478,7 +478,7 @@ NFSVolumeSource
   server! 1 string
   path! 2 string
   readOnly 3 bool
-Node kind
+Node kind # A machine pods run on.
   metadata 1 ObjectMeta
   spec 2 NodeSpec
   status 3 NodeStatus
@@ -531,22 +531,22 @@ NodeSelectorTerm atomic
   matchExpressions 1 []NodeSelectorRequirement atomic
   matchFields 2 []NodeSelectorRequirement atomic
 NodeSpec
-  podCIDR 1 string
+  podCIDR 1 string # Address range of the node's pods.
   externalID 2 string
-  providerID 3 string
-  unschedulable 4 bool
-  taints 5 []Taint atomic
+  providerID 3 string # What the cloud calls this machine.
+  unschedulable 4 bool # No new pods are placed here.
+  taints 5 []Taint atomic # What keeps pods away that do not tolerate it.
   configSource 6 *NodeConfigSource
   podCIDRs 7 []string set merge
 NodeStatus
-  capacity 1 {}Quantity
-  allocatable 2 {}Quantity
+  capacity 1 {}Quantity # What the machine has.
+  allocatable 2 {}Quantity # What pods may use.
   phase 3 string
-  conditions 4 []NodeCondition map=type merge=type
-  addresses 5 []NodeAddress map=type merge=type
+  conditions 4 []NodeCondition map=type merge=type # Current state, such as Ready.
+  addresses 5 []NodeAddress map=type merge=type # Addresses of the machine.
   daemonEndpoints 6 NodeDaemonEndpoints
-  nodeInfo 7 NodeSystemInfo
-  images 8 []ContainerImage atomic
+  nodeInfo 7 NodeSystemInfo # Versions and identifiers of the machine.
+  images 8 []ContainerImage atomic # Images present on the machine.
   volumesInUse 9 []string atomic
   volumesAttached 10 []AttachedVolume atomic
   config 11 *NodeConfigStatus
@@ -570,7 +570,7 @@ NodeSystemInfo
 ObjectFieldSelector atomic
   apiVersion 1 string
   fieldPath! 2 string
-ObjectReference atomic
+ObjectReference atomic # Names an object anywhere.
   kind 1 string
   namespace 2 string
   name 3 string
@@ -578,11 +578,11 @@ ObjectReference atomic
   apiVersion 5 string
   resourceVersion 6 string
   fieldPath 7 string
-PersistentVolume kind
+PersistentVolume kind # A piece of storage of the cluster.
   metadata 1 ObjectMeta
   spec 2 PersistentVolumeSpec
   status 3 PersistentVolumeStatus
-PersistentVolumeClaim kind
+PersistentVolumeClaim kind # A request for storage.
   metadata 1 ObjectMeta
   spec 2 PersistentVolumeClaimSpec
   status 3 PersistentVolumeClaimStatus
@@ -597,11 +597,11 @@ PersistentVolumeClaimList kind
   metadata 1 ListMeta
   items! 2 []PersistentVolumeClaim
 PersistentVolumeClaimSpec
-  accessModes 1 []string atomic
-  resources 2 VolumeResourceRequirements
-  volumeName 3 string
+  accessModes 1 []string atomic # How the volume is to be mounted.
+  resources 2 VolumeResourceRequirements # How much is wanted.
+  volumeName 3 string # The volume this claim is bound to.
   selector 4 *LabelSelector
-  storageClassName 5 *string
+  storageClassName 5 *string # The storage class that makes the volume.
   volumeMode 6 *string
   dataSource 7 *TypedLocalObjectReference
   dataSourceRef 8 *TypedObjectReference
@@ -664,7 +664,7 @@ PersistentVolumeStatus
 PhotonPersistentDiskVolumeSource
   pdID! 1 string
   fsType 2 string
-Pod kind
+Pod kind # Containers that run together on one node and share network and volumes.
   metadata 1 ObjectMeta
   spec 2 PodSpec
   status 3 PodStatus
@@ -769,41 +769,41 @@ PodSecurityContext
   appArmorProfile 11 *AppArmorProfile
   supplementalGroupsPolicy 12 *string
   seLinuxChangePolicy 13 *string
-PodSpec
-  volumes 1 []Volume map=name merge=name retainKeys
-  containers! 2 []Container map=name merge=name
-  restartPolicy 3 string
-  terminationGracePeriodSeconds 4 *int64
-  activeDeadlineSeconds 5 *int64
-  dnsPolicy 6 string
-  nodeSelector 7 {}string atomic
-  serviceAccountName 8 string
+PodSpec # How a pod is to run.
+  volumes 1 []Volume map=name merge=name retainKeys # Volumes the containers can mount.
+  containers! 2 []Container map=name merge=name # The containers; at least one.
+  restartPolicy 3 string # Which ended containers are restarted: Always, OnFailure or Never.
+  terminationGracePeriodSeconds 4 *int64 # Seconds between asking the containers to stop and killing them.
+  activeDeadlineSeconds 5 *int64 # Seconds after which the pod is ended.
+  dnsPolicy 6 string # Where names are resolved: ClusterFirst, ClusterFirstWithHostNet, Default or None.
+  nodeSelector 7 {}string atomic # Labels the node must have.
+  serviceAccountName 8 string # The service account the pod acts as.
   serviceAccount 9 string
-  nodeName 10 string
-  hostNetwork 11 bool
-  hostPID 12 bool
-  hostIPC 13 bool
-  securityContext 14 *PodSecurityContext
-  imagePullSecrets 15 []LocalObjectReference map=name merge=name
-  hostname 16 string
-  subdomain 17 string
-  affinity 18 *Affinity
-  schedulerName 19 string
-  initContainers 20 []Container map=name merge=name
-  automountServiceAccountToken 21 *bool
-  tolerations 22 []Toleration atomic
-  hostAliases 23 []HostAlias map=ip merge=ip
-  priorityClassName 24 string
-  priority 25 *int32
-  dnsConfig 26 *PodDNSConfig
-  shareProcessNamespace 27 *bool
-  readinessGates 28 []PodReadinessGate atomic
-  runtimeClassName 29 *string
-  enableServiceLinks 30 *bool
-  preemptionPolicy 31 *string
+  nodeName 10 string # The node the pod runs on.
+  hostNetwork 11 bool # Use the node's network.
+  hostPID 12 bool # Use the node's process namespace.
+  hostIPC 13 bool # Use the node's IPC namespace.
+  securityContext 14 *PodSecurityContext # Users, groups and other settings for all containers.
+  imagePullSecrets 15 []LocalObjectReference map=name merge=name # Secrets with credentials for registries.
+  hostname 16 string # Name of the pod's host, instead of the pod's name.
+  subdomain 17 string # With hostname: the pod's name in DNS, below this service.
+  affinity 18 *Affinity # Rules for choosing the node.
+  schedulerName 19 string # The scheduler that places the pod.
+  initContainers 20 []Container map=name merge=name # Containers that run one after the other before the others start.
+  automountServiceAccountToken 21 *bool # Whether the service account's token is mounted.
+  tolerations 22 []Toleration atomic # Taints of nodes the pod accepts.
+  hostAliases 23 []HostAlias map=ip merge=ip # Extra lines of /etc/hosts.
+  priorityClassName 24 string # Class that gives the priority.
+  priority 25 *int32 # Priority; higher is more important.
+  dnsConfig 26 *PodDNSConfig # Name servers, search domains and options, in addition to the policy's.
+  shareProcessNamespace 27 *bool # The containers see each other's processes.
+  readinessGates 28 []PodReadinessGate atomic # Conditions that must be true before the pod is ready.
+  runtimeClassName 29 *string # The runtime that runs the pod.
+  enableServiceLinks 30 *bool # Whether services appear as environment variables.
+  preemptionPolicy 31 *string # Whether pods of lower priority may be removed for this one.
   overhead 32 {}Quantity
-  topologySpreadConstraints 33 []TopologySpreadConstraint map=topologyKey,whenUnsatisfiable merge=topologyKey
-  ephemeralContainers 34 []EphemeralContainer map=name merge=name
+  topologySpreadConstraints 33 []TopologySpreadConstraint map=topologyKey,whenUnsatisfiable merge=topologyKey # How pods are spread.
+  ephemeralContainers 34 []EphemeralContainer map=name merge=name # Containers added for debugging.
   setHostnameAsFQDN 35 *bool
   os 36 *PodOS
   hostUsers 37 *bool
@@ -812,16 +812,16 @@ PodSpec
   resources 40 *ResourceRequirements
   hostnameOverride 41 *string
   schedulingGroup 43 *PodSchedulingGroup
-PodStatus
-  phase 1 string
-  conditions 2 []PodCondition map=type merge=type
+PodStatus # State of a pod.
+  phase 1 string # Pending, Running, Succeeded, Failed or Unknown.
+  conditions 2 []PodCondition map=type merge=type # Conditions such as Ready and PodScheduled.
   message 3 string
   reason 4 string
-  hostIP 5 string
-  podIP 6 string
-  startTime 7 *Time
-  containerStatuses 8 []ContainerStatus atomic
-  qosClass 9 string
+  hostIP 5 string # Address of the node.
+  podIP 6 string # Address of the pod.
+  startTime 7 *Time # When the kubelet took the pod over.
+  containerStatuses 8 []ContainerStatus atomic # State of each container.
+  qosClass 9 string # Guaranteed, Burstable or BestEffort.
   initContainerStatuses 10 []ContainerStatus atomic
   nominatedNodeName 11 string
   podIPs 12 []PodIP map=ip merge=ip
@@ -834,13 +834,13 @@ PodStatus
   allocatedResources 19 {}Quantity
   resources 20 *ResourceRequirements
   nodeAllocatableResourceClaimStatuses 21 []NodeAllocatableResourceClaimStatus atomic
-PodTemplate kind
+PodTemplate kind # A template for pods.
   metadata 1 ObjectMeta
   template 2 PodTemplateSpec
 PodTemplateList kind
   metadata 1 ListMeta
   items! 2 []PodTemplate
-PodTemplateSpec
+PodTemplateSpec # What pods made from a template look like.
   metadata 1 ObjectMeta
   spec 2 PodSpec
 PortStatus
@@ -854,16 +854,16 @@ PortworxVolumeSource
 PreferredSchedulingTerm
   weight! 1 int32
   preference! 2 NodeSelectorTerm
-Probe
-  exec 1.1 *ExecAction
-  httpGet 1.2 *HTTPGetAction
-  tcpSocket 1.3 *TCPSocketAction
-  grpc 1.4 *GRPCAction
-  initialDelaySeconds 2 int32
-  timeoutSeconds 3 int32
-  periodSeconds 4 int32
-  successThreshold 5 int32
-  failureThreshold 6 int32
+Probe # A check of a container.
+  exec 1.1 *ExecAction # Run a command in the container; exit code 0 is a success.
+  httpGet 1.2 *HTTPGetAction # Make an HTTP request.
+  tcpSocket 1.3 *TCPSocketAction # Open a TCP connection.
+  grpc 1.4 *GRPCAction # Ask the gRPC health service.
+  initialDelaySeconds 2 int32 # Seconds after the start before the first check.
+  timeoutSeconds 3 int32 # Seconds after which a check fails.
+  periodSeconds 4 int32 # Seconds between checks.
+  successThreshold 5 int32 # Successes in a row that make it succeeded.
+  failureThreshold 6 int32 # Failures in a row that make it failed.
   terminationGracePeriodSeconds 7 *int64
 ProjectedVolumeSource
   sources 1 []VolumeProjection always atomic
@@ -893,7 +893,7 @@ RBDVolumeSource
   keyring 6 string
   secretRef 7 *LocalObjectReference
   readOnly 8 bool
-ReplicationController kind
+ReplicationController kind # Keeps a number of pods running. Use Deployment instead.
   metadata 1 ObjectMeta
   spec 2 ReplicationControllerSpec
   status 3 ReplicationControllerStatus
@@ -929,7 +929,7 @@ ResourceHealth
   resourceID! 1 string
   health 2 string
   message 6 *string
-ResourceQuota kind
+ResourceQuota kind # Upper bounds for what a namespace uses.
   metadata 1 ObjectMeta
   spec 2 ResourceQuotaSpec
   status 3 ResourceQuotaStatus
@@ -943,9 +943,9 @@ ResourceQuotaSpec
 ResourceQuotaStatus
   hard 1 {}Quantity
   used 2 {}Quantity
-ResourceRequirements
-  limits 1 {}Quantity
-  requests 2 {}Quantity
+ResourceRequirements # What a container needs and may use at most.
+  limits 1 {}Quantity # Most it may use, by resource.
+  requests 2 {}Quantity # What is reserved for it, by resource.
   claims 3 []ResourceClaim map=name
 ResourceStatus
   name! 1 string
@@ -981,12 +981,12 @@ ScopeSelector atomic
 SeccompProfile
   type! 1 string
   localhostProfile 2 *string
-Secret kind
+Secret kind # Small confidential data.
   metadata 1 ObjectMeta
-  data 2 {}bytes
-  type 3 string
-  stringData 4 {}string
-  immutable 5 *bool
+  data 2 {}bytes # Bytes by key, base64 encoded.
+  type 3 string # What the secret is for; decides which keys it must have.
+  stringData 4 {}string # Text by key, written into data. Never returned.
+  immutable 5 *bool # If true, the data cannot be changed any more.
 SecretEnvSource
   name 1.1 string
   optional 2 *bool
@@ -1009,7 +1009,7 @@ SecretVolumeSource
   items 2 []KeyToPath atomic
   defaultMode 3 *int32
   optional 4 *bool
-SecurityContext
+SecurityContext # Privileges of a container.
   capabilities 1 *Capabilities
   privileged 2 *bool
   seLinuxOptions 3 *SELinuxOptions
@@ -1027,11 +1027,11 @@ SELinuxOptions
   role 2 string
   type 3 string
   level 4 string
-Service kind
+Service kind # A name and address for a set of pods.
   metadata 1 ObjectMeta
   spec 2 ServiceSpec
   status 3 ServiceStatus
-ServiceAccount kind
+ServiceAccount kind # An identity for the processes in pods.
   metadata 1 ObjectMeta
   secrets 2 []ObjectReference map=name merge=name
   imagePullSecrets 3 []LocalObjectReference atomic
@@ -1046,35 +1046,35 @@ ServiceAccountTokenProjection
 ServiceList kind
   metadata 1 ListMeta
   items! 2 []Service
-ServicePort
-  name 1 string
-  protocol 2 string default=TCP
-  port! 3 int32
-  targetPort 4 IntOrString
-  nodePort 5 int32
+ServicePort # A port of a service.
+  name 1 string # Name of the port; needed where there are several.
+  protocol 2 string default=TCP # TCP, UDP or SCTP. TCP by default.
+  port! 3 int32 # Port of the service.
+  targetPort 4 IntOrString # Port of the pods, by number or name.
+  nodePort 5 int32 # Port of every node that leads to the service.
   appProtocol 6 *string
 ServiceProxyOptions kind
   path 1 string
-ServiceSpec
-  ports 1 []ServicePort map=port,protocol merge=port
-  selector 2 {}string atomic
-  clusterIP 3 string
-  type 4 string
-  externalIPs 5 []string atomic
-  sessionAffinity 7 string
+ServiceSpec # How a service is reached, and which pods are behind it.
+  ports 1 []ServicePort map=port,protocol merge=port # Ports of the service.
+  selector 2 {}string atomic # Labels of the pods behind the service.
+  clusterIP 3 string # Address of the service inside the cluster; None makes it headless.
+  type 4 string # ClusterIP, NodePort, LoadBalancer or ExternalName.
+  externalIPs 5 []string atomic # Other addresses for which nodes accept traffic to the service.
+  sessionAffinity 7 string # ClientIP leads a client to the same pod each time; None does not.
   loadBalancerIP 8 string
   loadBalancerSourceRanges 9 []string atomic
-  externalName 10 string
-  externalTrafficPolicy 11 string
+  externalName 10 string # The name this one is an alias of, for the type ExternalName.
+  externalTrafficPolicy 11 string # Cluster: a node forwards to any pod. Local: only to its own, keeping the client address.
   healthCheckNodePort 12 int32
-  publishNotReadyAddresses 13 bool
+  publishNotReadyAddresses 13 bool # Pods are included before they are ready.
   sessionAffinityConfig 14 *SessionAffinityConfig
   ipFamilyPolicy 17 *string
-  clusterIPs 18 []string atomic
-  ipFamilies 19 []string atomic
+  clusterIPs 18 []string atomic # All addresses inside the cluster, one for each IP family.
+  ipFamilies 19 []string atomic # IP families of the service.
   allocateLoadBalancerNodePorts 20 *bool
-  loadBalancerClass 21 *string
-  internalTrafficPolicy 22 *string
+  loadBalancerClass 21 *string # Who makes the load balancer.
+  internalTrafficPolicy 22 *string # Cluster: any pod. Local: only pods of the client's node.
   trafficDistribution 23 *string
 ServiceStatus
   loadBalancer 1 LoadBalancerStatus
@@ -1098,7 +1098,7 @@ StorageOSVolumeSource
 Sysctl
   name! 1 string
   value! 2 string
-Taint
+Taint # Keeps pods away from a node.
   key! 1 string
   value 2 string
   effect! 3 string
@@ -1106,7 +1106,7 @@ Taint
 TCPSocketAction
   port! 1 IntOrString
   host 2 string
-Toleration
+Toleration # Lets a pod accept a taint.
   key 1 string
   operator 2 string
   value 3 string
@@ -1135,46 +1135,46 @@ TypedObjectReference
   kind! 2 string
   name! 3 string
   namespace 4 *string
-Volume
-  name! 1 string
-  hostPath 2.1 *HostPathVolumeSource
-  emptyDir 2.2 *EmptyDirVolumeSource
+Volume # A directory that the containers of a pod can mount.
+  name! 1 string # Name of the volume, unique in the pod.
+  hostPath 2.1 *HostPathVolumeSource # A file or directory of the node.
+  emptyDir 2.2 *EmptyDirVolumeSource # An empty directory that lives as long as the pod.
   gcePersistentDisk 2.3 *GCEPersistentDiskVolumeSource
   awsElasticBlockStore 2.4 *AWSElasticBlockStoreVolumeSource
   gitRepo 2.5 *GitRepoVolumeSource
-  secret 2.6 *SecretVolumeSource
-  nfs 2.7 *NFSVolumeSource
+  secret 2.6 *SecretVolumeSource # Files from a Secret.
+  nfs 2.7 *NFSVolumeSource # A directory of an NFS server.
   iscsi 2.8 *ISCSIVolumeSource
   glusterfs 2.9 *GlusterfsVolumeSource
-  persistentVolumeClaim 2.10 *PersistentVolumeClaimVolumeSource
+  persistentVolumeClaim 2.10 *PersistentVolumeClaimVolumeSource # The volume bound to a claim.
   rbd 2.11 *RBDVolumeSource
   flexVolume 2.12 *FlexVolumeSource
   cinder 2.13 *CinderVolumeSource
   cephfs 2.14 *CephFSVolumeSource
   flocker 2.15 *FlockerVolumeSource
-  downwardAPI 2.16 *DownwardAPIVolumeSource
+  downwardAPI 2.16 *DownwardAPIVolumeSource # Files with facts about the pod.
   fc 2.17 *FCVolumeSource
   azureFile 2.18 *AzureFileVolumeSource
-  configMap 2.19 *ConfigMapVolumeSource
+  configMap 2.19 *ConfigMapVolumeSource # Files from a ConfigMap.
   vsphereVolume 2.20 *VsphereVirtualDiskVolumeSource
   quobyte 2.21 *QuobyteVolumeSource
   azureDisk 2.22 *AzureDiskVolumeSource
   photonPersistentDisk 2.23 *PhotonPersistentDiskVolumeSource
   portworxVolume 2.24 *PortworxVolumeSource
   scaleIO 2.25 *ScaleIOVolumeSource
-  projected 2.26 *ProjectedVolumeSource
+  projected 2.26 *ProjectedVolumeSource # Files from several sources in one directory.
   storageos 2.27 *StorageOSVolumeSource
-  csi 2.28 *CSIVolumeSource
+  csi 2.28 *CSIVolumeSource # Storage made by a CSI driver for this pod.
   ephemeral 2.29 *EphemeralVolumeSource
   image 2.30 *ImageVolumeSource
 VolumeDevice
   name! 1 string
   devicePath! 2 string
-VolumeMount
-  name! 1 string
-  readOnly 2 bool
-  mountPath! 3 string
-  subPath 4 string
+VolumeMount # Where a volume is mounted in a container.
+  name! 1 string # Name of the volume.
+  readOnly 2 bool # Mount without the right to write.
+  mountPath! 3 string # Path in the container.
+  subPath 4 string # Path inside the volume that is mounted, instead of its root.
   mountPropagation 5 *string
   subPathExpr 6 string
   recursiveReadOnly 7 *string

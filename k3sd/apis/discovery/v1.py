@@ -22,7 +22,7 @@ EndpointPort atomic
   protocol 2 *string
   port 3 *int32
   appProtocol 4 *string
-EndpointSlice kind
+EndpointSlice kind # Some of the addresses behind a service.
   metadata 1 ObjectMeta
   endpoints 2 []Endpoint always atomic
   ports 3 []EndpointPort always atomic

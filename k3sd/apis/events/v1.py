@@ -1,7 +1,7 @@
 """Types of events/v1. The notation is described in ``k3sd.apimachinery.schema``."""
 
 TYPES = """\
-Event kind
+Event kind # Something that happened to an object.
   metadata 1 ObjectMeta always
   eventTime! 2 MicroTime
   series 3 *EventSeries

@@ -6,7 +6,7 @@ ExemptPriorityLevelConfiguration
   lendablePercent 2 *int32
 FlowDistinguisherMethod
   type! 1 string
-FlowSchema kind
+FlowSchema kind # Sorts requests into priority levels.
   metadata 1 ObjectMeta
   spec 2 FlowSchemaSpec
   status 3 FlowSchemaStatus
@@ -43,7 +43,7 @@ PolicyRulesWithSubjects
   subjects! 1 []Subject atomic
   resourceRules 2 []ResourcePolicyRule atomic
   nonResourceRules 3 []NonResourcePolicyRule atomic
-PriorityLevelConfiguration kind
+PriorityLevelConfiguration kind # How many requests of a priority level run at once.
   metadata 1 ObjectMeta
   spec 2 PriorityLevelConfigurationSpec
   status 3 PriorityLevelConfigurationStatus

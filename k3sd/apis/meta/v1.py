@@ -25,7 +25,7 @@ APIResourceList kind
 APIVersions kind
   versions! 1 []string atomic
   serverAddressByClientCIDRs! 2 []ServerAddressByClientCIDR atomic
-Condition
+Condition # One aspect of an object's state.
   type! 1 string
   status! 2 string
   observedGeneration 3 int64
@@ -36,7 +36,7 @@ CreateOptions kind
   dryRun 1 []string
   fieldManager 3 string
   fieldValidation 4 string
-DeleteOptions typed
+DeleteOptions typed # How an object is deleted.
   gracePeriodSeconds 1 *int64
   preconditions 2 *Preconditions
   orphanDependents 3 *bool
@@ -70,10 +70,10 @@ Info @io.k8s.apimachinery.pkg.version
   minCompatibilityMinor - string
   minor! - string
   platform! - string
-IntOrString = string:int-or-string @io.k8s.apimachinery.pkg.util.intstr
-LabelSelector atomic
-  matchLabels 1 {}string
-  matchExpressions 2 []LabelSelectorRequirement atomic
+IntOrString = string:int-or-string @io.k8s.apimachinery.pkg.util.intstr # A number, or a text such as 25% or a port's name.
+LabelSelector atomic # Chooses objects by their labels. Empty chooses all.
+  matchLabels 1 {}string # Labels the objects must have.
+  matchExpressions 2 []LabelSelectorRequirement atomic # Conditions that must all hold.
 LabelSelectorRequirement
   key! 1 string
   operator! 2 string
@@ -81,7 +81,7 @@ LabelSelectorRequirement
 List kind
   metadata 1 ListMeta
   items 2 []RawExtension
-ListMeta
+ListMeta # Metadata of lists.
   selfLink 1 string
   resourceVersion 2 string
   continue 3 string
@@ -99,7 +99,7 @@ ListOptions kind
   resourceVersionMatch 10 string
   sendInitialEvents 11 *bool
   shardSelector 15 string
-ManagedFieldsEntry
+ManagedFieldsEntry # Fields that somebody set.
   manager 1 string
   operation 2 string
   apiVersion 3 string
@@ -107,24 +107,24 @@ ManagedFieldsEntry
   fieldsType 6 string
   fieldsV1 7 *FieldsV1
   subresource 8 string
-MicroTime = string:date-time
-ObjectMeta
-  name 1 string
-  generateName 2 string
-  namespace 3 string
+MicroTime = string:date-time # A time in RFC 3339 form, to the microsecond.
+ObjectMeta # Metadata that every object has.
+  name 1 string # Name of the object, unique in its namespace.
+  generateName 2 string # Beginning of a name that the system completes.
+  namespace 3 string # Namespace the object is in.
   selfLink 4 string
-  uid 5 string
-  resourceVersion 6 string
-  generation 7 int64
-  creationTimestamp 8 Time omitzero
-  deletionTimestamp 9 *Time
-  deletionGracePeriodSeconds 10 *int64
-  labels 11 {}string
-  annotations 12 {}string
-  ownerReferences 13 []OwnerReference map=uid merge=uid
-  finalizers 14 []string set merge
-  managedFields 17 []ManagedFieldsEntry atomic
-OwnerReference atomic
+  uid 5 string # Identifies the object for ever.
+  resourceVersion 6 string # Changes with each write. Opaque.
+  generation 7 int64 # Counts changes of what is wanted.
+  creationTimestamp 8 Time omitzero # When the object was created. Set by the system.
+  deletionTimestamp 9 *Time # When the object is to be gone. Set when it is deleted.
+  deletionGracePeriodSeconds 10 *int64 # Seconds the object is given to end.
+  labels 11 {}string # Facts by key, for selecting.
+  annotations 12 {}string # Further facts by key, not for selecting.
+  ownerReferences 13 []OwnerReference map=uid merge=uid # Objects this one depends on; it goes when they are gone.
+  finalizers 14 []string set merge # What must be done, and taken off this list, before the object is removed.
+  managedFields 17 []ManagedFieldsEntry atomic # Who set which fields.
+OwnerReference atomic # An object that another depends on.
   kind! 1 string
   name! 3 string
   uid! 4 string
@@ -145,14 +145,14 @@ PatchOptions kind
 Preconditions
   uid 1 *string
   resourceVersion 2 *string
-Quantity = string @io.k8s.apimachinery.pkg.api.resource
+Quantity = string @io.k8s.apimachinery.pkg.api.resource # An amount such as 100m, 1.5Gi or 2e3.
 RawExtension = object @io.k8s.apimachinery.pkg.runtime
 ServerAddressByClientCIDR
   clientCIDR! 1 string
   serverAddress! 2 string
 ShardInfo
   selector! 1 string
-Status kind
+Status kind # The outcome of a request.
   metadata 1 ListMeta
   status 2 string
   message 3 string
@@ -170,7 +170,7 @@ StatusDetails
   causes 4 []StatusCause atomic
   retryAfterSeconds 5 int32
   uid 6 string
-Time = string:date-time
+Time = string:date-time # A time in RFC 3339 form, to the second.
 UpdateOptions kind
   dryRun 1 []string
   fieldManager 2 string

@@ -7,14 +7,14 @@ HTTPIngressPath
   pathType! 3 *string
 HTTPIngressRuleValue
   paths! 1 []HTTPIngressPath atomic
-Ingress kind
+Ingress kind # Rules for HTTP traffic from outside to services.
   metadata 1 ObjectMeta
   spec 2 IngressSpec
   status 3 IngressStatus
 IngressBackend
   resource 3 *core.TypedLocalObjectReference
   service 4 *IngressServiceBackend
-IngressClass kind
+IngressClass kind # Names the controller that carries out ingresses.
   metadata 1 ObjectMeta
   spec 2 IngressClassSpec
 IngressClassList kind
@@ -49,16 +49,16 @@ IngressServiceBackend
   name! 1 string
   port 2 ServiceBackendPort
 IngressSpec
-  defaultBackend 1 *IngressBackend
-  tls 2 []IngressTLS atomic
-  rules 3 []IngressRule atomic
-  ingressClassName 4 *string
+  defaultBackend 1 *IngressBackend # Where requests go that match no rule.
+  tls 2 []IngressTLS atomic # Certificates by host.
+  rules 3 []IngressRule atomic # Hosts and paths, and the services behind them.
+  ingressClassName 4 *string # The class that carries this ingress out.
 IngressStatus
   loadBalancer 1 IngressLoadBalancerStatus
 IngressTLS
   hosts 1 []string atomic
   secretName 2 string
-IPAddress kind
+IPAddress kind # An address in use by an object.
   metadata 1 ObjectMeta
   spec! 2 IPAddressSpec omit
 IPAddressList kind
@@ -69,7 +69,7 @@ IPAddressSpec
 IPBlock
   cidr! 1 string
   except 2 []string atomic
-NetworkPolicy kind
+NetworkPolicy kind # Which traffic pods may receive and send.
   metadata 1 ObjectMeta
   spec 2 NetworkPolicySpec
 NetworkPolicyEgressRule
@@ -90,10 +90,10 @@ NetworkPolicyPort
   port 2 *IntOrString
   endPort 3 *int32
 NetworkPolicySpec
-  podSelector 1 LabelSelector always
-  ingress 2 []NetworkPolicyIngressRule atomic
-  egress 3 []NetworkPolicyEgressRule atomic
-  policyTypes 4 []string atomic
+  podSelector 1 LabelSelector always # The pods it holds for.
+  ingress 2 []NetworkPolicyIngressRule atomic # Traffic the pods may receive.
+  egress 3 []NetworkPolicyEgressRule atomic # Traffic the pods may send.
+  policyTypes 4 []string atomic # Which directions it restricts: Ingress, Egress.
 ParentReference
   group 1 string
   resource! 2 string omit
@@ -102,7 +102,7 @@ ParentReference
 ServiceBackendPort atomic
   name 1 string
   number 2 int32
-ServiceCIDR kind
+ServiceCIDR kind # A range for the addresses of services.
   metadata 1 ObjectMeta
   spec 2 ServiceCIDRSpec
   status 3 ServiceCIDRStatus

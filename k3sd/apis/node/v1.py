@@ -3,7 +3,7 @@
 TYPES = """\
 Overhead
   podFixed 1 {}Quantity
-RuntimeClass kind
+RuntimeClass kind # A way to run the containers of pods.
   metadata 1 ObjectMeta
   handler! 2 string
   overhead 3 *Overhead

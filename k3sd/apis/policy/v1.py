@@ -1,10 +1,10 @@
 """Types of policy/v1. The notation is described in ``k3sd.apimachinery.schema``."""
 
 TYPES = """\
-Eviction kind
+Eviction kind # Asks for a pod to be removed if its disruption budget allows.
   metadata 1 ObjectMeta
   deleteOptions 2 *DeleteOptions
-PodDisruptionBudget kind
+PodDisruptionBudget kind # How many pods may be missing at once on purpose.
   metadata 1 ObjectMeta
   spec 2 PodDisruptionBudgetSpec
   status 3 PodDisruptionBudgetStatus

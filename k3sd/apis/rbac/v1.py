@@ -3,11 +3,11 @@
 TYPES = """\
 AggregationRule
   clusterRoleSelectors 1 []LabelSelector atomic
-ClusterRole kind
+ClusterRole kind # Permissions, in the whole cluster or for use in role bindings.
   metadata 1 ObjectMeta
   rules 2 []PolicyRule always atomic
   aggregationRule 3 *AggregationRule
-ClusterRoleBinding kind
+ClusterRoleBinding kind # Gives a cluster role to users, groups and service accounts.
   metadata 1 ObjectMeta
   subjects 2 []Subject atomic
   roleRef! 3 RoleRef
@@ -17,16 +17,16 @@ ClusterRoleBindingList kind
 ClusterRoleList kind
   metadata 1 ListMeta
   items! 2 []ClusterRole
-PolicyRule
+PolicyRule # Verbs allowed on resources or URLs.
   verbs! 1 []string atomic
   apiGroups 2 []string atomic
   resources 3 []string atomic
   resourceNames 4 []string atomic
   nonResourceURLs 5 []string atomic
-Role kind
+Role kind # Permissions inside a namespace.
   metadata 1 ObjectMeta
   rules 2 []PolicyRule always atomic
-RoleBinding kind
+RoleBinding kind # Gives a role to users, groups and service accounts inside a namespace.
   metadata 1 ObjectMeta
   subjects 2 []Subject atomic
   roleRef! 3 RoleRef

@@ -70,7 +70,7 @@ DeviceClaim
 DeviceClaimConfiguration
   requests 1 []string atomic
   opaque 2.1 *OpaqueDeviceConfiguration
-DeviceClass kind
+DeviceClass kind # A kind of device that claims can ask for.
   metadata 1 ObjectMeta
   spec! 2 DeviceClassSpec
 DeviceClassConfiguration
@@ -143,7 +143,7 @@ NodeAllocatableResourceMapping
 OpaqueDeviceConfiguration
   driver! 1 string
   parameters! 2 RawExtension
-ResourceClaim kind
+ResourceClaim kind # A request for devices.
   metadata 1 ObjectMeta
   spec! 2 ResourceClaimSpec
   status 3 ResourceClaimStatus
@@ -161,7 +161,7 @@ ResourceClaimStatus
   allocation 1 *AllocationResult
   reservedFor 2 []ResourceClaimConsumerReference map=uid merge=uid
   devices 4 []AllocatedDeviceStatus map=driver,device,pool,shareID
-ResourceClaimTemplate kind
+ResourceClaimTemplate kind # A template for resource claims.
   metadata 1 ObjectMeta
   spec! 2 ResourceClaimTemplateSpec
 ResourceClaimTemplateList kind
@@ -174,7 +174,7 @@ ResourcePool
   name! 1 string
   generation! 2 int64
   resourceSliceCount! 3 int64
-ResourceSlice kind
+ResourceSlice kind # Devices that a driver offers on a node.
   metadata 1 ObjectMeta
   spec! 2 ResourceSliceSpec
 ResourceSliceList kind

@@ -1,7 +1,7 @@
 """Types of scheduling/v1. The notation is described in ``k3sd.apimachinery.schema``."""
 
 TYPES = """\
-PriorityClass kind
+PriorityClass kind # A named priority for pods.
   metadata 1 ObjectMeta
   value 2 int32 always
   globalDefault 3 bool

@@ -1,7 +1,7 @@
 """Types of storage/v1. The notation is described in ``k3sd.apimachinery.schema``."""
 
 TYPES = """\
-CSIDriver kind
+CSIDriver kind # What a CSI driver can do.
   metadata 1 ObjectMeta
   spec! 2 CSIDriverSpec
 CSIDriverList kind
@@ -19,7 +19,7 @@ CSIDriverSpec
   nodeAllocatableUpdatePeriodSeconds 9 *int64
   serviceAccountTokenInSecrets 10 *bool
   preventPodSchedulingIfMissing 11 *bool
-CSINode kind
+CSINode kind # CSI drivers installed on a node.
   metadata 1 ObjectMeta
   spec! 2 CSINodeSpec
 CSINodeDriver
@@ -32,7 +32,7 @@ CSINodeList kind
   items! 2 []CSINode
 CSINodeSpec
   drivers! 1 []CSINodeDriver map=name merge=name
-CSIStorageCapacity kind
+CSIStorageCapacity kind # Storage left for a class, by topology.
   metadata 1 ObjectMeta
   nodeTopology 2 *LabelSelector
   storageClassName! 3 string
@@ -41,7 +41,7 @@ CSIStorageCapacity kind
 CSIStorageCapacityList kind
   metadata 1 ListMeta
   items! 2 []CSIStorageCapacity
-StorageClass kind
+StorageClass kind # A kind of storage that claims can ask for.
   metadata 1 ObjectMeta
   provisioner! 2 string
   parameters 3 {}string
@@ -56,7 +56,7 @@ StorageClassList kind
 TokenRequest
   audience! 1 string
   expirationSeconds 2 *int64
-VolumeAttachment kind
+VolumeAttachment kind # Attaches a volume to a node.
   metadata 1 ObjectMeta
   spec! 2 VolumeAttachmentSpec
   status 3 VolumeAttachmentStatus
@@ -75,7 +75,7 @@ VolumeAttachmentStatus
   attachmentMetadata 2 {}string
   attachError 3 *VolumeError
   detachError 4 *VolumeError
-VolumeAttributesClass kind
+VolumeAttributesClass kind # Volume settings that can be changed later.
   metadata 1 ObjectMeta
   driverName! 2 string
   parameters 3 {}string
