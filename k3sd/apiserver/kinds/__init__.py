@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=type[Strategy])
 
 _MODULES = (
+    "admissionregistration",
     "autoscaling",
     "batch",
     "certificates",
     "config",
     "discovery",
+    "dra",
     "events",
+    "extensions",
+    "flowcontrol",
     "namespaces",
     "networking",
     "nodes",
