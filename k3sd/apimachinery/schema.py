@@ -2,7 +2,7 @@
 
 The notation, one line a field::
 
-    Container                                a type; behind its name ``kind``: an object with kind and apiVersion, ``typed``: has
+    Container                                a type. Behind its name: ``kind``, object with kind and apiVersion, ``typed``, has
                                              these two but is no object, ``atomic``: applied as a whole
       name! 1 string                         ``!`` required; ``1`` the protobuf number
       ports 6 []ContainerPort map=containerPort,protocol merge=containerPort

@@ -802,7 +802,7 @@ PodSpec # How a pod is to run.
   enableServiceLinks 30 *bool # Whether services appear as environment variables.
   preemptionPolicy 31 *string # Whether pods of lower priority may be removed for this one.
   overhead 32 {}Quantity
-  topologySpreadConstraints 33 []TopologySpreadConstraint map=topologyKey,whenUnsatisfiable merge=topologyKey # How pods are spread.
+  topologySpreadConstraints 33 []TopologySpreadConstraint map=topologyKey,whenUnsatisfiable merge=topologyKey
   ephemeralContainers 34 []EphemeralContainer map=name merge=name # Containers added for debugging.
   setHostnameAsFQDN 35 *bool
   os 36 *PodOS
