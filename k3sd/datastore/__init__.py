@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from k3sd.datastore.endpoint import TLS, driver_of
+from k3sd.datastore.endpoint import TLS, driver_of, sqlite_path
 
 if TYPE_CHECKING:
     from k3sd.datastore.backend import Backend
@@ -19,10 +19,12 @@ def open_backend(
     certfile: str = "",
     keyfile: str = "",
     patience_seconds: float = 300.0,
+    upkeep: bool = True,
 ) -> Backend:
     """The backend for ``endpoint``, not yet started. Relative SQLite paths are below ``<data_dir>/server``, as in K3s.
 
-    ``patience_seconds`` is how long ``start`` waits for a database server that does not answer.
+    ``patience_seconds`` is how long ``start`` waits for a database server that does not answer;
+    without ``upkeep`` it neither expires leases nor compacts.
     Raises DatastoreError for an endpoint that names no known driver or is malformed.
     """
     from k3sd.datastore.store import LogStore
@@ -32,16 +34,15 @@ def open_backend(
     if driver == "memory":
         from k3sd.datastore.drivers.memory import MemoryLog
 
-        return LogStore(MemoryLog())
+        return LogStore(MemoryLog(), upkeep=upkeep)
     if driver == "sqlite":
         from k3sd.datastore.drivers.sqlite import SqliteLog
 
-        path = endpoint.removeprefix("sqlite://").partition("?")[0]
-        return LogStore(SqliteLog(data_dir / "server" / (path or "db/state.db")))
+        return LogStore(SqliteLog(sqlite_path(endpoint, data_dir)), upkeep=upkeep)
     if driver == "etcd":
         from k3sd.datastore.drivers.etcd import EtcdBackend
 
-        return EtcdBackend(endpoint, tls, patience_seconds=patience_seconds)
+        return EtcdBackend(endpoint, tls, patience_seconds=patience_seconds, upkeep=upkeep)
 
     from k3sd.datastore.shared import SharedLog, SharedStore
 
@@ -54,4 +55,4 @@ def open_backend(
         from k3sd.datastore.drivers.mysql import MySQLLog
 
         log = MySQLLog(endpoint, tls)
-    return SharedStore(log, patience_seconds=patience_seconds)
+    return SharedStore(log, patience_seconds=patience_seconds, upkeep=upkeep)

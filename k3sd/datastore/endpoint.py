@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from k3sd.datastore.backend import DatastoreError
 
@@ -45,3 +46,9 @@ def driver_of(endpoint: str) -> str:
         known = ", ".join(sorted(SCHEMES))
         raise DatastoreError(f"datastore endpoint has the unknown scheme {scheme[:32]!r}; known are {known}")
     return driver
+
+
+def sqlite_path(endpoint: str, data_dir: Path) -> Path:
+    """The file of a ``sqlite://`` endpoint; relative names are below ``<data_dir>/server``, as in K3s."""
+    path = endpoint.partition("://")[2].partition("?")[0]
+    return data_dir / "server" / (path or "db/state.db")

@@ -104,8 +104,9 @@ class SharedStore(LogStore):
         *,
         compact_interval: float = compact.INTERVAL_SECONDS,
         patience_seconds: float = 300.0,
+        upkeep: bool = True,
     ) -> None:
-        super().__init__(log, compact_interval=compact_interval)
+        super().__init__(log, compact_interval=compact_interval, upkeep=upkeep)
         self._shared = log
         self._patience = patience_seconds
         self._sequence = Sequencer(0)

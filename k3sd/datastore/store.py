@@ -43,9 +43,11 @@ class _Call:
 
 
 class LogStore:
-    """See ``Backend``. ``compact_interval`` is in seconds."""
+    """See ``Backend``. ``compact_interval`` is in seconds. Without ``upkeep`` nothing is written of its own accord: no expiry
+    of leases, no compaction, no health key."""
 
-    def __init__(self, log: Log, *, compact_interval: float = compact.INTERVAL_SECONDS) -> None:
+    def __init__(self, log: Log, *, compact_interval: float = compact.INTERVAL_SECONDS, upkeep: bool = True) -> None:
+        self._upkeep = upkeep
         self._log = log
         self._hub = Hub()
         self._leases = LeaseKeeper(self.delete)
@@ -71,11 +73,14 @@ class LogStore:
             opened = await self._open()
             self._hub.publish((), opened.revision)
             await self._follow(opened.revision)
-            await self._bootstrap()
+            if self._upkeep:
+                await self._bootstrap()
         except BaseException:
             await self._unfollow()
             await self._end_threads("could not be opened")
             raise
+        if not self._upkeep:
+            return
         self._hub.subscribe(self._leases.observe)
         self._leases.start(opened.leased)
         self._compactor.start(self._hub.revision)
@@ -193,7 +198,8 @@ class LogStore:
 
     def _publish(self, events: Sequence[Event], revision: int) -> None:
         self._hub.publish(events, revision)
-        self._compactor.wrote(revision)
+        if self._upkeep:
+            self._compactor.wrote(revision)
 
     def _maintain(self) -> None:
         try:

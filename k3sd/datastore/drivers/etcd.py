@@ -61,7 +61,9 @@ class EtcdBackend:
         *,
         compact_interval: float = compact.INTERVAL_SECONDS,
         patience_seconds: float = 300.0,
+        upkeep: bool = True,
     ) -> None:
+        self._upkeep = upkeep
         self._targets = [_target(url) for url in endpoint.split(",") if url.strip()]
         self._tls = tls
         self._patience = patience_seconds
@@ -110,7 +112,8 @@ class EtcdBackend:
         except BaseException:
             await self.stop()
             raise
-        self._compactor.start(revision)
+        if self._upkeep:
+            self._compactor.start(revision)
 
     async def stop(self) -> None:
         if self._closed:
@@ -158,7 +161,11 @@ class EtcdBackend:
         if call is None:
             assert self._channel is not None
             request, response = (etcdrpc.messages[name] for name in etcdrpc.METHODS[service][method])
-            make = self._channel.stream_stream if method in etcdrpc.STREAMS else self._channel.unary_unary
+            make = {
+                (False, False): self._channel.unary_unary,
+                (False, True): self._channel.unary_stream,
+                (True, True): self._channel.stream_stream,
+            }[etcdrpc.STREAMS.get(method, (False, False))]
             call = self._calls[method] = make(
                 etcdrpc.path(service, method),
                 request_serializer=request.SerializeToString,
@@ -215,7 +222,8 @@ class EtcdBackend:
                         await self._learn_leases([e.kv for e in response.events] + [e.prev_kv for e in response.events])
                         events = [self._event(e) for e in response.events]
                         self._hub.publish(events, events[-1].kv.revision)
-                        self._compactor.wrote(self._hub.revision)
+                        if self._upkeep:
+                            self._compactor.wrote(self._hub.revision)
                 raise Unavailable(f"the etcd at {self._targets[0][0]} ended the watch")
             except Compacted as e:
                 self.problem = "changes were compacted before they were seen; restart k3sd"
@@ -445,6 +453,22 @@ class EtcdBackend:
     async def size(self) -> int:
         status = await self._call("Maintenance", "Status", etcdrpc.StatusRequest())
         return int(status.dbSize)
+
+    async def snapshot(self) -> AsyncGenerator[bytes, None]:
+        """etcd's own snapshot of the member that answers."""
+        call = self._method("Maintenance", "Snapshot")(etcdrpc.SnapshotRequest())
+        try:
+            async for part in call:
+                yield part.blob
+        except grpc.aio.AioRpcError as e:
+            raise self._explain(e) from e
+
+    async def alarms(self) -> Sequence[str]:
+        """What etcd itself reports as wrong."""
+        status = await self._call("Maintenance", "Status", etcdrpc.StatusRequest())
+        alarms = (await self._call("Maintenance", "Alarm", etcdrpc.AlarmRequest())).alarms
+        names = {1: "its quota is used up", 2: "a member's data is corrupt"}
+        return [*status.errors, *(names.get(a.alarm, f"alarm {a.alarm}") for a in alarms)]
 
     async def compact(self, revision: int) -> int:
         target = mvcc.compact_target(revision, await self.revision())

@@ -81,6 +81,10 @@ def parse_dsn(endpoint: str, tls: TLS) -> dict[str, Any]:
 class MySQLLog(ServerLog):
     product = "MySQL"
     ascii_only = True
+    snapshot_begin = (
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+    )
     size_query = (
         "SELECT SUM(data_length + index_length) FROM information_schema.tables "
         "WHERE table_schema = DATABASE() AND table_name = 'kine'"

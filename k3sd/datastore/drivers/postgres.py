@@ -57,6 +57,8 @@ def parse_dsn(endpoint: str, tls: TLS) -> str:
 
 class PostgresLog(ServerLog):
     product = "PostgreSQL"
+    snapshot_begin = ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",)
+    set_sequence = "SELECT setval(pg_get_serial_sequence('kine', 'id'), (SELECT MAX(id) FROM kine))"
     size_query = "SELECT pg_total_relation_size('kine')"
     name_order = 'COLLATE "C"'
 

@@ -8,9 +8,10 @@ connection is opened again there; a connection lost during the INSERT leaves the
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 from k3sd.datastore import mvcc, sql
@@ -110,6 +111,42 @@ class ServerLog:
 
     def unlisten(self) -> None:
         return None
+
+    snapshot_begin: ClassVar[tuple[str, ...]] = ()
+    """Statements that begin a transaction with one consistent view."""
+    set_sequence: ClassVar[str] = ""
+    """Run after rows were inserted with ids of their own, where the server needs it."""
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """All rows of the table in id order, with the columns of ``sql.COLUMNS``, of one moment."""
+        columns = ", ".join(sql.COLUMNS)
+        for statement in self.snapshot_begin:
+            self._run(statement)
+        last = 0
+        while page := self._run(f"SELECT {columns} FROM kine WHERE id > ? ORDER BY id LIMIT 500", (last,)):
+            yield from page
+            last = page[-1][0]
+        self._run("COMMIT")
+
+    def load(self, rows: Iterable[tuple[Any, ...]]) -> int:
+        """Put rows into the table, which must be empty, in one transaction. Returns how many."""
+        text = INSERT_COLUMNS.replace("(name", "(id, name")
+        count = 0
+        self._run("BEGIN")
+        self._run("DELETE FROM kine")
+        batch: list[tuple[Any, ...]] = []
+        for row in itertools.chain(rows, (None,)):
+            size = sum(len(r[7] or b"") + len(r[8] or b"") for r in batch)
+            if batch and (row is None or len(batch) >= 200 or size > STATEMENT_BYTES):
+                self._run(text + ", ".join([INSERT_ROW.replace("(?", "(?, ?", 1)] * len(batch)), [v for r in batch for v in r])
+                count += len(batch)
+                batch = []
+            if row is not None:
+                batch.append(row)
+        if self.set_sequence:
+            self._run(self.set_sequence)
+        self._run("COMMIT")
+        return count
 
     size_query: ClassVar[str] = ""
 

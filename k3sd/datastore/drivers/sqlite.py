@@ -146,7 +146,7 @@ class SqliteLog:
     def _quick_check(self, db: sqlite3.Connection) -> None:
         found = " ".join(db.execute("PRAGMA quick_check(1)").fetchone()[0].split())
         if found != "ok":
-            raise DatastoreError(f"{self.path} is damaged ({found}); restore a backup with 'k3sd datastore restore'")
+            raise DatastoreError(f"{self.path} is damaged ({found}); {offer(self.path)}")
 
     def _copy_legacy_table(self, db: sqlite3.Connection) -> None:
         """K3s 0.x kept ``key_value``; it is copied once into an empty ``kine``."""
@@ -445,6 +445,14 @@ class SqliteLog:
             raise DatastoreError(f"cannot {action} the database {self.path}: {e.strerror}") from e
 
 
+def offer(path: Path) -> str:
+    """How to get the data back: the newest backup in the usual place, where there is one."""
+    backups = sorted(path.parent.glob("backups/*.db"), key=lambda p: p.stat().st_mtime)
+    if not backups:
+        return "restore a backup with 'k3sd datastore restore FILE'"
+    return f"restore the newest backup with 'k3sd datastore restore {backups[-1]}'"
+
+
 def explain(path: Path, action: str, error: sqlite3.Error) -> DatastoreError:
     """The operator's sentence for what SQLite reports."""
     code = getattr(error, "sqlite_errorname", "") or ""
@@ -455,8 +463,8 @@ def explain(path: Path, action: str, error: sqlite3.Error) -> DatastoreError:
         ("SQLITE_BUSY", Unavailable, "another process holds its lock; stop that process"),
         ("SQLITE_LOCKED", Unavailable, "another connection holds its lock"),
         ("SQLITE_IOERR", Unavailable, f"the disk reports an error ({code}); check the disk and the kernel log"),
-        ("SQLITE_NOTADB", DatastoreError, "the file is no SQLite database; name another file or restore a backup"),
-        ("SQLITE_CORRUPT", DatastoreError, "the file is damaged; restore a backup with 'k3sd datastore restore'"),
+        ("SQLITE_NOTADB", DatastoreError, f"the file is no SQLite database; {offer(path)}"),
+        ("SQLITE_CORRUPT", DatastoreError, f"the file is damaged; {offer(path)}"),
         ("SQLITE_CANTOPEN", DatastoreError, "the file cannot be opened; check the directory and its permissions"),
     )
     for name, kind, text in cases:
