@@ -30,7 +30,7 @@ from k3sd.apimachinery.errors import (
     unauthorized,
 )
 from k3sd.apimachinery.resource import Resource
-from k3sd.apiserver import decoding, patching, rendering, requestinfo
+from k3sd.apiserver import decoding, fastpath, patching, rendering, requestinfo
 from k3sd.apiserver.connections import make_server
 from k3sd.apiserver.endpoint import Endpoint
 from k3sd.apiserver.negotiation import MediaType, negotiate
@@ -87,6 +87,7 @@ class APIServer:
         self._extra = dict(extra_routes or {})
         self._extra_prefixes = tuple(self._extra)
         self._nonresource = NonResource(self)
+        self.metrics = self._nonresource.metrics
         self._servers: list[asyncio.Server] = []
         self._connections: Any = None
         self._http: Any = None
@@ -142,7 +143,7 @@ class APIServer:
         except Exception as error:
             log.exception("%s %s failed", request.method, request.path)
             answer = status_answer(internal(str(error)))
-        self._nonresource.metrics.observe(request.method, getattr(answer, "status", 0), time.perf_counter() - started)
+        self.metrics.observe(request.method, getattr(answer, "status", 0), time.perf_counter() - started)
         return answer
 
     async def _dispatch(self, request: web.BaseRequest) -> Response:
@@ -164,6 +165,10 @@ class APIServer:
         self.authorize(ctx)
         return await self._resource(request, ctx, info, query, query_text)
 
+    def is_extra(self, path: str) -> bool:
+        """The path belongs to a route that answers before authentication."""
+        return bool(self._extra_prefixes) and path.startswith(self._extra_prefixes)
+
     def _extra_handler(self, path: str) -> ExtraHandler | None:
         """The longest route that is the path or a folder above it."""
         best = ""
@@ -174,16 +179,12 @@ class APIServer:
         return self._extra.get(best)
 
     async def authenticate(self, request: web.BaseRequest) -> UserInfo:
-        """Who asks, after impersonation. A certificate is looked at once a connection."""
+        """Who asks, after impersonation. Raises 401, 403."""
         connection: Any = request.protocol
         headers = request.headers
-        user: UserInfo | None = connection.user
+        user: UserInfo | None = await self.authenticator.authenticate(headers, connection.certificate)
         if user is None:
-            user = await self.authenticator.authenticate(headers, connection.certificate)
-            if user is None:
-                raise unauthorized()
-            if connection.certificate and "Authorization" not in headers and "X-Remote-User" not in headers:
-                connection.user = user
+            raise unauthorized()
         if "Impersonate-User" in headers or "Impersonate-Group" in headers or "Impersonate-Uid" in headers:
             from k3sd.apiserver.authn.impersonation import impersonate
 
@@ -245,6 +246,8 @@ class APIServer:
             include = check_include(query.get("includeObject", "")) if media.convert == "Table" else ""
             if virtual:
                 return rendering.object_answer(ep, await self.registry.handle(ctx, "get", None), media)
+            if verb != "watch" and media.plain and not virtual:
+                fastpath.remember(self, request, media)
             if verb == "get":
                 item = self.registry.get(ctx, query.get("resourceVersion", ""))
                 return rendering.object_answer(ep, item, media, include=include)
@@ -369,7 +372,7 @@ class APIServer:
             stream.end()
             return stream
         connection.on_lost = watch.close
-        gauge = self._nonresource.metrics.watch_opened(ep.resource)
+        gauge = self.metrics.watch_opened(ep.resource)
         try:
             stream.start("application/json", warnings(ctx))
             as_is = watch.plain and not media.convert

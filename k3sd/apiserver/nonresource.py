@@ -150,7 +150,7 @@ class NonResource:
         return text_answer("ok")
 
     def _openid(self, path: str) -> Answer:
-        signer = self._server.authenticator.tokens.issuer
+        signer = self._server.authenticator.signer
         cached = [("Cache-Control", "public, max-age=3600")]
         if path == "/.well-known/openid-configuration":
             return json_answer(signer.openid_configuration(f"{signer.issuer}/openid/v1/jwks"), 200, cached)

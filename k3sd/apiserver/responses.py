@@ -17,6 +17,7 @@ from typing import Any
 
 from k3sd.apimachinery import codec
 from k3sd.apimachinery.errors import Obj, StatusError
+from k3sd.apiserver.connections import SLICE, write_parts
 from k3sd.apiserver.negotiation import JSON
 
 GZIP_THRESHOLD = 128 * 1024
@@ -103,12 +104,10 @@ class Answer:
         start = head(self.status, self.content_type, len(body), headers, audit, close)
         if request.method == "HEAD" or self.status in (204, 304):
             transport.write(start)
-        elif len(body) < 65536:
-            transport.write(start + body)
         else:
-            transport.write(start)
-            transport.write(body)
-            await request.writer.drain()
+            write_parts(transport, (start, body))
+            if len(body) > SLICE:
+                await request.writer.drain()
 
     async def write_eof(self) -> None:
         """Everything has been written."""
