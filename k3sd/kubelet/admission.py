@@ -160,6 +160,26 @@ def _check_ports(pod: Obj, neighbours: Sequence[Obj]) -> Verdict | None:
     return None
 
 
+def check_resize(pod: Obj, node: Obj, others: Iterable[Obj]) -> Verdict | None:
+    """Whether a running pod may have what its spec asks for now: reason Infeasible for never, Deferred for not now."""
+    allocatable: Mapping[str, str] = (node.get("status") or {}).get("allocatable") or {}
+    neighbours = [p for p in others if podinfo.uid(p) != podinfo.uid(pod)]
+    requests = podinfo.pod_resources(pod, "requests")
+    for name in ("cpu", "memory"):
+        if name not in requests or name not in allocatable:
+            continue
+        wanted, capacity = requests[name], quantity.parse(allocatable[name])
+        used = sum((podinfo.pod_resources(p, "requests").get(name, Quantity(0)) for p in neighbours), Quantity(0))
+        asked, taken, there = (q.milli() if name == "cpu" else q.value() for q in (wanted, used, capacity))
+        if capacity < wanted:
+            message = f"Node didn't have enough capacity: {name}, requested: {asked}, capacity: {there}"
+            return Verdict("Infeasible", message)
+        if capacity < used + wanted:
+            message = f"Node didn't have enough resource: {name}, requested: {asked}, used: {taken}, capacity: {there}"
+            return Verdict("Deferred", message)
+    return None
+
+
 def _check_resources(pod: Obj, node: Obj, neighbours: Sequence[Obj]) -> Verdict | None:
     allocatable: Mapping[str, str] = (node.get("status") or {}).get("allocatable") or {}
     limit = quantity.parse(allocatable.get("pods", "110")).value()

@@ -177,6 +177,7 @@ class Kubelet:
             layout=self._layout,
             host_ips=settings.node_ips,
             admit=self._admit,
+            check_resize=lambda pod: admission.check_resize(pod, self._node_object(), self.workers.admitted()),
             holders=lambda: self.workers.admitted(),
             network_ready=lambda: self.node_status.network_problem,
             restarts=Backoff(),
@@ -277,21 +278,25 @@ class Kubelet:
         if podinfo.is_mirror(pod):
             self._static.mirror_gone(pod)
         else:
-            self.workers.remove(podinfo.uid(pod))
+            self.workers.remove(podinfo.uid(pod), forced=True)
 
     def _status_target(self, pod: Obj) -> Obj | None:
         return self._static.mirror_of(pod) if podinfo.is_static(pod) else pod
 
-    def _admit(self, pod: Obj) -> Verdict | None:
+    def _node_object(self) -> Obj:
+        """The Node as the API has it; before it does, with what it will say of this machine."""
         node = self.node_status.node
-        if not (node.get("status") or {}).get("allocatable"):
-            node = {**node, "status": {"allocatable": self.node_status.allocatable}}
+        if (node.get("status") or {}).get("allocatable"):
+            return node
+        return {**node, "status": {"allocatable": self.node_status.allocatable}}
+
+    def _admit(self, pod: Obj) -> Verdict | None:
         allowed: Sequence[str] = [
             name for text in self._settings.kubelet_args.get("allowed-unsafe-sysctls", ()) for name in text.split(",")
         ]
         if "servicelb" not in self._settings.disable:
             allowed = [*allowed, *_LOAD_BALANCER_SYSCTLS]
-        return admission.admit(pod, node, self.workers.admitted(), allowed)
+        return admission.admit(pod, self._node_object(), self.workers.admitted(), allowed)
 
     async def _runtime_handler(self, pod: Obj) -> str:
         name = pod["spec"].get("runtimeClassName")
@@ -319,10 +324,10 @@ class Kubelet:
             log.info("pod %s runs here but does not exist any more: it is ended", podinfo.describe(pod))
             self.workers.update(pod)
             self.workers.remove(state.uid)
-        uids = {podinfo.uid(pod) for pod in self.workers.pods()}
-        await self._volumes.cleanup_orphans(uids)
+        # Asked anew for each: pods keep arriving while this goes on.
+        await self._volumes.cleanup_orphans(self.workers)
         for uid in await asyncio.to_thread(self._cgroups.pods):
-            if uid not in uids:
+            if uid not in self.workers:
                 await asyncio.to_thread(self._cgroups.remove_pod, uid)
 
     # events of the parts

@@ -33,6 +33,7 @@ from k3sd.kubelet.statuswriter import StatusWriter
 
 log = logging.getLogger(__name__)
 
+FORCED_GRACE_SECONDS = 1
 RETRY_SECONDS = 10.0
 """Upstream's backOffPeriod: when something that is not a restart failed."""
 
@@ -90,6 +91,7 @@ class Services:
     layout: Layout
     host_ips: Sequence[str]
     admit: Callable[[Obj], Verdict | None]
+    check_resize: Callable[[Obj], Verdict | None]
     holders: Callable[[], list[Obj]]
     """Pods that hold resources of the node now."""
     network_ready: Callable[[], str]
@@ -118,6 +120,7 @@ class PodWorker:
         self._unhealthy: dict[str, str] = {}
         self._cgroup_parent = ""
         self._is_prepared = False
+        self._is_final = False
         self._spec_changed = False
         self._report_soon: asyncio.Handle | None = None
         self._resizer = Resizer(pod)
@@ -146,10 +149,12 @@ class PodWorker:
         elif (before.get("status") or {}).get("conditions") != (pod.get("status") or {}).get("conditions"):
             self._schedule_report()
 
-    def vanish(self) -> None:
-        """The object is gone from its source; what runs is ended, and every trace removed."""
+    def vanish(self, forced: bool = False) -> None:
+        """The object is gone from its source; what runs is ended, and every trace removed. ``forced``: nobody waits for a
+        decent end any more."""
         self._gone.set()
-        if not podinfo.is_deleted(self.pod):
+        if forced and self._kill_grace is None:
+            self._kill_grace = FORCED_GRACE_SECONDS
             self._grace_changed.set()
         self._end()
 
@@ -186,6 +191,11 @@ class PodWorker:
     @property
     def is_ending(self) -> bool:
         return self._ending.is_set()
+
+    @property
+    def waits_for_resources(self) -> bool:
+        """A resize is deferred until the node has room."""
+        return self._resizer.is_deferred
 
     @property
     def is_gone(self) -> bool:
@@ -417,7 +427,14 @@ class PodWorker:
 
     async def _resize(self) -> None:
         """Apply changed resources to what runs, and remember how far that is."""
-        await self._resizer.run(self.pod, self._services.cache.get(self.uid), self._services.runtime, self._services.cgroups)
+        services, pod = self._services, self.pod
+        state = services.cache.get(self.uid)
+        self._resizer.allocate(pod, state, services.check_resize)
+        for record in self._resizer.restarts(pod, state):
+            message = f"Container {record.name} resize requires restart"
+            services.probes.stop(record.id)
+            await services.runtime.kill_container(pod, record, Grace(), message=message)
+        await self._resizer.run(pod, services.cache.get(self.uid), services.runtime, services.cgroups)
 
     # probes
 
@@ -472,7 +489,7 @@ class PodWorker:
 
     def _report_now(self) -> None:
         self._report_soon = None
-        if not self.is_terminated:
+        if not self._is_final:
             self.report()
 
     def report(self) -> Obj:
@@ -494,6 +511,7 @@ class PodWorker:
                 probes=self._probe_results() if not is_terminal else ProbeResults(),
                 waiting=self._waiting,
                 resources=self._resizer.in_force,
+                allocated=self._resizer.allocated,
                 resize_conditions=self._resizer.conditions(),
                 host_ips=self._services.host_ips,
                 is_terminal=is_terminal,
@@ -534,6 +552,7 @@ class PodWorker:
                 kill.result()
                 break
         services.probes.stop_pod(self.uid)
+        self._is_final = True
         if not self._gone.is_set():
             status = terminate_status(self.pod, self._compute(services.cache.get(self.uid), is_terminal=True))
             services.statuses.set(self.pod, status)
@@ -582,6 +601,9 @@ class PodWorkers:
     def get(self, uid: str) -> PodWorker | None:
         return self._workers.get(uid)
 
+    def __contains__(self, uid: object) -> bool:
+        return uid in self._workers
+
     def all(self) -> list[PodWorker]:
         return list(self._workers.values())
 
@@ -603,12 +625,12 @@ class PodWorkers:
         else:
             worker.update(pod)
 
-    def remove(self, uid: str) -> None:
+    def remove(self, uid: str, forced: bool = False) -> None:
         """The pod is gone from its source."""
         self._again.pop(uid, None)
         worker = self._workers.get(uid)
         if worker is not None:
-            worker.vanish()
+            worker.vanish(forced)
 
     def runtime_changed(self, uid: str) -> None:
         worker = self._workers.get(uid)
@@ -623,6 +645,10 @@ class PodWorkers:
         if self._is_stopping:
             return
         self._workers.pop(uid, None)
+        # What it held may be what a resize waits for.
+        for worker in self._workers.values():
+            if worker.waits_for_resources:
+                worker.retry()
         again = self._again.pop(uid, None)
         if again is not None:
             self.update(again)

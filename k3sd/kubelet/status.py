@@ -57,13 +57,14 @@ class StatusInput:
     """Everything ``compute_status`` looks at besides pod and runtime state.
 
     ``old`` is the status last written (the API's at first); ``waiting`` by container name; ``resources`` by container id:
-    what is in force, where it differs from the spec.
+    what is in force, ``allocated`` by container name: requests granted; each where it differs from the spec.
     """
 
     old: Obj
     probes: ProbeResults = field(default_factory=ProbeResults)
     waiting: Mapping[str, Waiting] = field(default_factory=dict)
     resources: Mapping[str, Obj] = field(default_factory=dict)
+    allocated: Mapping[str, Obj] = field(default_factory=dict)
     resize_conditions: Sequence[Obj] = ()
     host_ips: Sequence[str] = ()
     is_terminal: bool = False
@@ -237,7 +238,7 @@ def _one_status(pod: Obj, state: PodState, given: StatusInput, container: Obj, o
             status["lastState"] = _last_state(old, status)
         resources = given.resources.get(records[0].id, container.get("resources") or {})
         status["resources"] = clone(resources)
-        if requests := (container.get("resources") or {}).get("requests"):
+        if requests := given.allocated.get(name, (container.get("resources") or {}).get("requests")):
             status["allocatedResources"] = dict(requests)
     else:
         status = _status_without_record(pod, container, old, has_init)

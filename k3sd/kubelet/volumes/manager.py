@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +177,7 @@ class VolumeManager:
         await self.unmount_pod(uid)
         await self._run(mounts.remove_tree, self.pod_dir(uid))
 
-    async def cleanup_orphans(self, uids: Collection[str]) -> list[str]:
+    async def cleanup_orphans(self, uids: Container[str]) -> list[str]:
         """Remove the directories of pods other than ``uids``; returns whose. One that cannot be removed is logged and left."""
         pods = self._root / "pods"
         present = await self._run(lambda: os.listdir(pods) if pods.is_dir() else [])

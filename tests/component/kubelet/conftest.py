@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,62 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
+class Containerd:
+    """The process, in a network namespace that outlives its restarts."""
+
+    def __init__(self, root: Path, socket: Path, config: Path) -> None:
+        self._socket = socket
+        self._config = config
+        self._log = (root / "containerd.log").open("wb")
+        self._namespace = subprocess.Popen(
+            ["unshare", "-n", "sh", "-c", "ip link set lo up && echo up && exec sleep infinity"],
+            stdout=subprocess.PIPE,
+            preexec_fn=_die_with_parent,
+        )
+        assert self._namespace.stdout is not None
+        self._namespace.stdout.readline()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._socket.unlink(missing_ok=True)
+        self._process = subprocess.Popen(
+            ["nsenter", "-t", str(self._namespace.pid), "-n", "containerd", "-c", str(self._config)],
+            stdout=self._log,
+            stderr=self._log,
+            preexec_fn=_die_with_parent,
+        )
+        deadline = time.monotonic() + 20
+        while not self._socket.exists():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"containerd did not start; see {self._log.name}")
+            time.sleep(0.02)  # its socket is the only sign it gives
+
+    def stop(self) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(20)
+
+    def close(self) -> None:
+        self.stop()
+        self._namespace.kill()
+        self._namespace.communicate()
+        self._log.close()
+
+
+@dataclass(frozen=True)
+class Runtime:
+    settings: Settings
+    containerd: Containerd
+
+
 @pytest.fixture(scope="session")
-def node_settings() -> Iterator[Settings]:
-    """Settings of a node whose containerd runs below a temporary directory; images for sandbox and busybox are imported."""
+def node_settings(runtime: Runtime) -> Settings:
+    return runtime.settings
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Iterator[Runtime]:
+    """A node whose containerd runs below a temporary directory; images for sandbox and busybox are imported."""
     reason = _missing()
     if reason:
         pytest.skip(reason)
@@ -70,13 +124,8 @@ def node_settings() -> Iterator[Settings]:
     config.write_text(
         text.replace("  restrict_oom_score_adj", "  netns_mounts_under_state_dir = true\n  restrict_oom_score_adj")
     )
-    log = (root / "containerd.log").open("wb")
-    process = subprocess.Popen(
-        ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec containerd -c "$0"', str(config)],
-        stdout=log,
-        stderr=log,
-        preexec_fn=_die_with_parent,
-    )
+    containerd_process = Containerd(root, socket, config)
+    containerd_process.start()
     try:
         archive = root / "images.tar"
         for data in (
@@ -94,14 +143,12 @@ def node_settings() -> Iterator[Settings]:
             ),
         ):
             archive.write_bytes(data)
-            _import(socket, archive, process)
+            _import(socket, archive)
         archive.unlink()
-        yield settings
+        yield Runtime(settings, containerd_process)
     finally:
         _remove_everything(socket)
-        process.terminate()
-        process.wait(20)
-        log.close()
+        containerd_process.close()
         _unmount_below(root)
         shutil.rmtree(root)
 
@@ -111,12 +158,7 @@ def _applets() -> list[str]:
     return [name for name in out.split() if name != "busybox" and "/" not in name]
 
 
-def _import(socket: Path, archive: Path, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 20
-    while not socket.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"containerd did not start; see {archive.parent}/containerd.log")
-        time.sleep(0.02)  # its socket is the only sign it gives
+def _import(socket: Path, archive: Path) -> None:
     subprocess.run(
         ["ctr", "-a", str(socket), "-n", "k8s.io", "images", "import", str(archive)], check=True, capture_output=True
     )

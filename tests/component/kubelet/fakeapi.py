@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -31,6 +32,8 @@ class FakeAPI(FakeClient):
     def __init__(self) -> None:
         super().__init__()
         self.changed = asyncio.Event()
+        # Unlike a counter, never the same twice on one containerd.
+        self._uids = (str(uuid.uuid4()) for _ in itertools.count())
 
     def _publish(self, type_: str, resource: Resource, obj: Obj, old: Obj | None) -> None:
         super()._publish(type_, resource, obj, old)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ from k3sd.apis import resources
 from k3sd.config.settings import Settings
 from k3sd.kubelet.kubelet import Kubelet
 from k3sd.kubelet.layout import Layout
-from tests.component.kubelet.conftest import BUSYBOX_IMAGE
+from tests.component.kubelet.conftest import BUSYBOX_IMAGE, Runtime
 from tests.component.kubelet.fakeapi import FakeAPI, eventually
 
 pytestmark = pytest.mark.root
@@ -318,6 +320,82 @@ async def test_resources_reach_the_cgroup(node: Node) -> None:
     pod = await node.wait("limits", lambda p: state(p).get("resources", {}).get("limits", {}).get("cpu") == "300m")
     assert state(pod)["restartCount"] == 0
     verbose = json.loads((await node.kubelet.cri.container_status(id_, verbose=True)).info["info"])
+
+
+async def test_too_large_a_resize_is_refused_and_changes_nothing(node: Node) -> None:
+    spec = make_pod("toolarge", "sleep 1000")
+    spec["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "50m"}}
+    await node.run(spec)
+    pod = await node.wait("toolarge", ready)
+    bigger = {**pod["spec"]["containers"][0], "resources": {"requests": {"cpu": "5000"}}}
+    await node.api.patch(resources.PODS, "toolarge", {"spec": {"containers": [bigger]}}, "default")
+    pod = await node.wait("toolarge", lambda p: any(c["type"] == "PodResizePending" for c in p["status"]["conditions"]))
+    (pending,) = [c for c in pod["status"]["conditions"] if c["type"] == "PodResizePending"]
+    assert pending["reason"] == "Infeasible"
+    assert state(pod)["allocatedResources"] == state(pod)["resources"]["requests"] == {"cpu": "50m"}
+    smaller = {**bigger, "resources": {"requests": {"cpu": "60m"}}}
+    await node.api.patch(resources.PODS, "toolarge", {"spec": {"containers": [smaller]}}, "default")
+    pod = await node.wait("toolarge", lambda p: state(p)["resources"]["requests"] == {"cpu": "60m"})
+    assert not any(c["type"] == "PodResizePending" for c in pod["status"]["conditions"])
+    assert state(pod)["restartCount"] == 0
+
+
+async def test_dead_sandbox_is_replaced(node: Node) -> None:
+    await node.run(make_pod("sandbox", "sleep 1000"))
+    pod = await node.wait("sandbox", ready)
+    sandbox = node.kubelet.sandbox_id(pod["metadata"]["uid"])
+    assert sandbox is not None
+    info = json.loads((await node.kubelet.cri.pod_sandbox_status(sandbox, verbose=True)).info["info"])
+    os.kill(info["pid"], signal.SIGKILL)
+    pod = await node.wait("sandbox", lambda p: ready(p) and state(p)["restartCount"] == 1)
+    assert node.kubelet.sandbox_id(pod["metadata"]["uid"]) not in (None, sandbox)
+    await node.kubelet.recorder.flush()
+    assert "SandboxChanged" in node.reasons("sandbox")
+
+
+async def test_containerd_may_restart(node: Node, runtime: Runtime) -> None:
+    await node.run(make_pod("survivor", "sleep 1000"))
+    before = await node.wait("survivor", ready)
+    runtime.containerd.stop()
+    await node.run(make_pod("late", "sleep 1000"))
+    runtime.containerd.start()
+    await node.wait("late", ready)
+    after = node.get("survivor")
+    assert after is not None and ready(after)
+    assert state(after)["containerID"] == state(before)["containerID"]
+    await node.delete("survivor")
+    await node.wait_gone("survivor")
+
+
+async def test_sidecars_end_last(node: Node) -> None:
+    say = "trap 'echo end; exit 0' TERM; echo begin; while :; do sleep 0.05; done"
+    spec = make_pod("order", say, terminationGracePeriodSeconds=10)
+    base = spec["spec"]["containers"][0]
+    spec["spec"]["initContainers"] = [{**base, "name": n, "restartPolicy": "Always"} for n in ("side1", "side2")]
+    await node.run(spec)
+    pod = await node.wait("order", ready)
+    logs = {name: node.layout.log_dir(pod) / name / "0.log" for name in ("c0", "side2", "side1")}
+
+    def lines(name: str, word: str) -> list[str]:
+        return [line for line in logs[name].read_text().splitlines() if line.endswith(word)]
+
+    await eventually(lambda: all(lines(name, "begin") for name in logs))
+    await node.delete("order")
+    await eventually(lambda: all(lines(name, "end") for name in logs))
+    stamps = [lines(name, "end")[0].split()[0] for name in logs]
+    assert stamps == sorted(stamps)
+    await node.wait_gone("order")
+
+
+async def test_force_deletion_does_not_wait(node: Node) -> None:
+    await node.run(make_pod("stubborn", "trap '' TERM; while :; do sleep 1; done", terminationGracePeriodSeconds=60))
+    pod = await node.wait("stubborn", ready)
+    await node.delete("stubborn")
+    await node.wait("stubborn", lambda p: p["metadata"].get("deletionTimestamp"))
+    started = time.monotonic()
+    await node.api.remove(resources.PODS, pod)
+    await eventually(lambda: not node.kubelet.workers.pods())
+    assert time.monotonic() - started < 10
 
 
 async def test_thirty_pods_start_quickly(node: Node) -> None:
