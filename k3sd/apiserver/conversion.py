@@ -44,6 +44,9 @@ def event_to_events(obj: Obj) -> Obj:
         del out["reportingInstance"]
     if out.get("reportingController") == "":
         del out["reportingController"]
+    for name in ("deprecatedFirstTimestamp", "deprecatedLastTimestamp"):
+        if out.get(name, "") is None:
+            del out[name]
     return out
 
 

@@ -181,6 +181,7 @@ async def _insert(ep: Endpoint, ctx: RequestContext, obj: Obj) -> Item:
 def _stored(ep: Endpoint, obj: Obj, stored: bytes, revision: int) -> Item:
     """What the writer is answered: the object as the store has it now."""
     meta = obj["metadata"]
+    meta.pop("resourceVersion", None)  # the precondition, still there when a converted copy was stored
     obj["metadata"] = {"resourceVersion": str(revision), **meta}
     return Rendered(obj, None if ep.to_storage else splice(stored, revision))
 

@@ -27,8 +27,9 @@ _MAX_MATCH_CONDITIONS = 64
 
 def validate_client_config(config: Obj, path: str, errs: Errors) -> None:
     """``ValidateWebhookURL`` and ``ValidateWebhookService``: one of the two."""
-    url, service = config.get("url"), config.get("service")
-    if (url is None) == (service is None):
+    url = config.get("url")
+    service: Obj = config.get("service") or {}
+    if (url is None) == (config.get("service") is None):
         errs.append(required(path, "exactly one of url or service is required"))
         return
     if url is not None:

@@ -71,7 +71,9 @@ class JobStrategy(Strategy):
         """A name that collided was generated anew: the labels follow it."""
         if obj["metadata"].get("generateName") and not spec_of(obj).get("manualSelector"):
             labels = obj["spec"]["template"]["metadata"]["labels"]
-            labels[JOB_NAME] = labels[LEGACY_JOB_NAME] = obj["metadata"]["name"]
+            for where in (labels, obj["metadata"].get("labels") or {}):
+                if JOB_NAME in where:
+                    where[JOB_NAME] = where[LEGACY_JOB_NAME] = obj["metadata"]["name"]
         return None
 
     def validate_update(self, ctx: RequestContext, new: Obj, old: Obj) -> list[FieldError]:
@@ -126,6 +128,9 @@ def generate_selector(job: Obj) -> None:
         labels.setdefault(key, value)
     selector = spec.setdefault("selector", {})
     selector.setdefault("matchLabels", {}).setdefault(CONTROLLER_UID, uid)
+    if not job["metadata"].get("labels"):
+        # Defaulting gives a Job without labels those of its pods; upstream shows it when the stored Job is read.
+        job["metadata"]["labels"] = dict(labels)
 
 
 def _validate_generated_selector(job: Obj, errs: Errors) -> None:
