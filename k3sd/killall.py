@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,22 @@ def main() -> int:
 
     removed += cleanup()
     removed += [f"cgroup {path}" for path in remove_cgroups()]
-    for directory in (paths.RUN_DIR, paths.KUBELET_ROOT / "pods", paths.POD_LOGS):
-        mounts.remove_tree(directory)
-    left = [*find_ours(), *our_mounts(mounts.mount_points())]
+    stuck = [str(d) for d in (paths.RUN_DIR, paths.KUBELET_ROOT / "pods", paths.POD_LOGS) if not wait(partial(emptied, d), 10)]
+    left = [*stuck, *find_ours(), *our_mounts(mounts.mount_points())]
     print(f"removed {len(removed)} things that k3sd made" if removed else "nothing of k3sd was running")
     for item in left:
         print(f"k3sd killall: {item} could not be removed; see dmesg, or reboot", file=sys.stderr)
     return 1 if left else 0
+
+
+def emptied(directory: Path) -> bool:
+    """Remove the directory; False while a process that was just killed still lets go of something in it."""
+    try:
+        mounts.remove_tree(directory)
+    except OSError:
+        # A mount point of the operator's stays, empty.
+        return directory.is_dir() and not any(directory.iterdir())
+    return True
 
 
 def stop_units() -> None:
@@ -64,7 +74,7 @@ def stop_parent() -> None:
     if "k3sd" not in command_line(pid) or not same_namespace(pid):
         return
     os.kill(pid, signal.SIGTERM)
-    wait(lambda: not Path(f"/proc/{pid}").exists(), STOP_SECONDS)
+    wait(lambda: not command_line(pid), STOP_SECONDS)  # a zombie has none
 
 
 def wait(condition: Callable[[], bool], seconds: float) -> bool:

@@ -5,6 +5,7 @@ Source of the list: K3s's killall script, without its sweep over foreign iptable
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,10 +23,21 @@ def cleanup() -> list[str]:
     removed += [f"link {name}" for name in remove_links()]
     removed += _portmap_chains()
     for directory in (paths.CNI_STATE, paths.FLANNEL_SUBNET_ENV.parent):
-        if directory.exists():
-            shutil.rmtree(directory)
+        if directory.is_dir():
+            _remove(directory)
             removed.append(str(directory))
     return removed
+
+
+def _remove(directory: Path) -> None:
+    """Delete the content and, unless something is mounted there, the directory."""
+    for entry in directory.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    with contextlib.suppress(OSError):
+        directory.rmdir()
 
 
 def _portmap_chains() -> list[str]:

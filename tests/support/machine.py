@@ -107,7 +107,7 @@ class Server:
     def start(self) -> None:
         self.started = time.monotonic()
         # Machines share one kernel's cgroups; a node removes pods it does not know from its own part of them.
-        own = f"--kubelet-arg=cgroup-root=/k3sd-{self.machine.address}"
+        own = f"--kubelet-arg=cgroup-root=/k3sd-{os.getpid()}-{self.machine.address}"
         argv = [sys.executable, "-m", "k3sd", "server", own, *self.flags]
         self.process = self.machine.start(argv, self.log, PYTHONDONTWRITEBYTECODE="")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.machine import ROOT, Machine, Server
-
-DEBIAN_KUBECTL = "1.20"
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +44,8 @@ def find_kubectl() -> list[str]:
 
 def unpack_debian_kubectl() -> str:
     """Debian's kubernetes-client without installing it over another kubectl; "" where the archive cannot be reached."""
+    if shutil.which("dpkg") is None:
+        return ""
     owner = subprocess.run(["dpkg", "-s", "kubernetes-client"], capture_output=True, text=True, check=False)
     if owner.returncode == 0:
         return ""
@@ -60,8 +61,13 @@ def unpack_debian_kubectl() -> str:
     return str(program)
 
 
-@pytest.fixture(
-    scope="module", params=find_kubectl() if Path("/usr/bin/dpkg").exists() else ["kubectl"], ids=lambda p: Path(p).parent.name
-)
+def kubectl_version(program: str) -> str:
+    """A test id such as ``kubectl-1.20``."""
+    out = subprocess.run([program, "version", "--client", "-o", "json"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r'"gitVersion": "v(\d+\.\d+)', out)
+    return f"kubectl-{found[1] if found else program}"
+
+
+@pytest.fixture(scope="module", params=find_kubectl(), ids=kubectl_version)
 def kubectl_program(request: pytest.FixtureRequest) -> str:
     return str(request.param)

@@ -62,7 +62,7 @@ def test_get_in_every_form(k: Server) -> None:
     assert k.kubectl("get", "deployment", "web", "-o", "jsonpath={.status.readyReplicas}") == "2"
     assert "Running" in k.kubectl("get", "pods", "-L", "app", "--show-labels")
     text = k.kubectl("describe", "deployment", "web") + k.kubectl("describe", "pod", first_pod(k))
-    for part in ("StrategyType:", "ScalingReplicaSet", "Successfully assigned", "Started container web", "QoS Class:"):
+    for part in ("StrategyType:", "ScalingReplicaSet", "Successfully assigned", "Container started", "QoS Class:"):
         assert part in text
 
 
@@ -179,7 +179,8 @@ def test_config_reaches_pods_and_changes_follow(k: Server) -> None:
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "reader", "labels": {"a": "b"}},
         "spec": {
             "terminationGracePeriodSeconds": 0,
-            "initContainers": [{"name": "init", "image": "docker.io/library/web:1", "command": ["sh", "-c", "echo ready > /shared/init"],
+            "initContainers": [{"name": "init", "image": "docker.io/library/web:1",
+                                "command": ["sh", "-c", "echo ready > /shared/init"],
                                 "volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}],
             "containers": [{
                 "name": "c", "image": "docker.io/library/web:1", "command": ["sleep", "3600"],
