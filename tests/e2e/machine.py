@@ -66,6 +66,7 @@ def make_root(directory: Path, packages: Sequence[str]) -> None:
     directory.mkdir()
     run("tar", "-x", "-f", cached, "-C", directory)
     (directory / "etc/hostname").write_text("node1\n")
+    (directory / "etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 node1\n")
 
 
 class Machine:
@@ -115,7 +116,16 @@ class Machine:
 def start(root: Path, console: Path, boot: bool = True) -> Iterator[Machine]:
     """Run a root with a network of its own: with systemd, or with a mere init that only waits."""
     command = ["sh", "-c", _OWN_CGROUPS, f"k3sd-test-{os.getpid()}"]
-    command += ["systemd-nspawn", "-D", str(root), "--register=no", "--keep-unit", "--private-network", "--capability=all"]
+    command += [
+        "systemd-nspawn",
+        "-D",
+        str(root),
+        "--register=no",
+        "--keep-unit",
+        "--private-network",
+        "--capability=all",
+        "--hostname=node1",
+    ]
     command += ["--system-call-filter=@keyring bpf"]
     command += ["--boot"] if boot else ["--as-pid2", "sleep", "infinity"]
     environ = {**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1"}

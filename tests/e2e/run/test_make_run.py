@@ -56,6 +56,6 @@ def test_make_run_shows_the_sample_application_and_make_stop_removes_it(machine:
     again = machine.call("cd /srv/k3sd && sudo make run 2>&1", timeout=RUN_SECONDS)
     assert "the server is already running" in again
     machine.call("cd /srv/k3sd && sudo make stop 2>&1", timeout=120)
-    assert machine.try_call("pgrep -a 'containerd|httpd|catatonit'").stdout == ""
+    assert machine.try_call("pgrep -a 'k3sd|containerd-shim|httpd|catatonit'").stdout == ""
     for what, text in before.items():
         assert machine.call(what) == text, what
