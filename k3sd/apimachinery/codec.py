@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 from k3sd.apimachinery.conform import conform
@@ -22,8 +23,15 @@ except ImportError:
 
 __all__ = ["clone", "conform", "decode_error", "decode_json", "decode_yaml", "encode", "loads", "strict_error"]
 
+MAX_DEPTH = 250
+"""Nesting of untrusted bodies; everything behind the decoder may recurse without looking."""
 _FIRST = ("kind", "apiVersion", "metadata")
-_dumps: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_dumps: Callable[[Any], str] = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")
+).encode
 
 
 def loads(body: bytes) -> Any:
@@ -41,12 +49,17 @@ def clone(value: Any) -> Any:
 
 
 def encode(obj: Any) -> bytes:
-    """Compact JSON. An object's ``kind``, ``apiVersion`` and ``metadata`` come first, which the watch cache relies on."""
+    """Compact JSON. An object's ``kind``, ``apiVersion`` and ``metadata`` come first, which the watch cache relies on.
+
+    Raises StatusError 400 for numbers JSON does not have."""
     if isinstance(obj, dict) and "metadata" in obj:
         obj = _ordered(obj)
     if orjson:
         return bytes(orjson.dumps(obj))
-    text = _dumps(obj)
+    try:
+        text = _dumps(obj)
+    except ValueError:  # 1e400, or NaN in a part of a body that is not looked into
+        raise bad_request("json: unsupported value: a number is not finite") from None
     try:
         return text.encode()
     except UnicodeEncodeError:  # a lone surrogate, which Go replaces too
@@ -101,6 +114,7 @@ def decode_json(body: bytes, expected_kind: str = "") -> tuple[Any, list[str]]:
     """
     hook = _Pairs()
     try:
+        _require_depth(body)
         value = json.JSONDecoder(object_pairs_hook=hook, parse_constant=_refuse_constant).decode(body.decode())
     except (ValueError, RecursionError) as err:
         raise _unreadable(body, expected_kind, _go_text(body, err)) from None
@@ -112,6 +126,15 @@ def decode_json(body: bytes, expected_kind: str = "") -> tuple[Any, list[str]]:
     if hook.found:
         value = _plain_dict(value, "", texts)
     return value, texts
+
+
+def _require_depth(body: bytes) -> None:
+    """RecursionError for a body nested more than ``MAX_DEPTH``; most bodies have not even so many brackets."""
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return
+    brackets = _STRINGS.sub(b"", body).translate(None, _NO_BRACKETS)
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_DEPTH:
+        raise RecursionError
 
 
 def _go_text(body: bytes, err: Exception) -> str:
@@ -165,7 +188,7 @@ _loader: Any = None
 
 
 def _yaml_loader() -> Any:
-    """A composer that resolves scalars as ``sigs.k8s.io/yaml`` does: YAML 1.1 without timestamps and base 60."""
+    """A parser that resolves scalars as ``sigs.k8s.io/yaml`` does: YAML 1.1 without timestamps and base 60."""
     global _loader
     if _loader is None:
         import yaml
@@ -192,21 +215,19 @@ def decode_yaml(body: bytes, expected_kind: str = "") -> tuple[Any, list[str]]:
     """As ``decode_json`` for the first document of a YAML body; duplicates read ``line 9: key "foo" already set in map``."""
     import yaml
 
+    texts: list[str] = []
     loader = _yaml_loader()(body)
     try:
-        node = loader.get_node() if loader.check_node() else None
+        value = _YAMLReader(loader, texts).document()
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(err, "problem", None) or str(err)
         raise bad_request(f"error decoding YAML: yaml: {where}{problem}") from None
-    except (ValueError, RecursionError) as err:
+    except ValueError as err:
         raise bad_request(f"error decoding YAML: yaml: {err}") from None
     finally:
         loader.dispose()
-    texts: list[str] = []
-    builder = _YAMLBuilder(texts)
-    value = builder.build(node) if node is not None else None
     if not isinstance(value, dict):
         raise _unreadable(
             body,
@@ -216,57 +237,108 @@ def decode_yaml(body: bytes, expected_kind: str = "") -> tuple[Any, list[str]]:
     return value, texts
 
 
-class _YAMLBuilder:
-    """Values from composed nodes, bounded: aliases may not multiply a small body into a huge object."""
+class _MergeKey(str):
+    """The key ``<<``."""
 
-    def __init__(self, texts: list[str]) -> None:
+
+class _YAMLReader:
+    """Values from parser events, bounded in depth and size: PyYAML's own composer recurses in C without a limit, and
+    aliases could multiply a small body into a huge object."""
+
+    def __init__(self, loader: Any, texts: list[str]) -> None:
+        import yaml
+
+        self._loader = loader
         self._texts = texts
         self._left = _MAX_YAML_NODES
-        self._open: set[int] = set()
+        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._scalar_node = yaml.ScalarNode
+        self._alias, self._scalar = yaml.AliasEvent, yaml.ScalarEvent
+        self._sequence, self._sequence_end = yaml.SequenceStartEvent, yaml.SequenceEndEvent
+        self._mapping_end = yaml.MappingEndEvent
 
-    def build(self, node: Any) -> Any:
-        self._left -= 1
-        if self._left < 0 or id(node) in self._open:
-            raise bad_request("error decoding YAML: yaml: document contains excessive aliasing")
-        if node.id == "scalar":
-            return self._scalar(node)
-        self._open.add(id(node))
-        try:
-            return [self.build(item) for item in node.value] if node.id == "sequence" else self._mapping(node)
-        finally:
-            self._open.discard(id(node))
+    def document(self) -> Any:
+        import yaml
 
-    def _mapping(self, node: Any) -> Obj:
+        while True:
+            event = self._loader.get_event()
+            if event is None or isinstance(event, yaml.StreamEndEvent):
+                return None
+            if isinstance(event, yaml.DocumentStartEvent):
+                return self._node(self._loader.get_event(), 0)
+
+    def _spend(self, nodes: int) -> None:
+        self._left -= nodes
+        if self._left < 0:
+            raise ValueError("document contains excessive aliasing")
+
+    def _node(self, event: Any, depth: int) -> Any:
+        if isinstance(event, self._alias):
+            if event.anchor not in self._anchors:
+                raise ValueError(f"line {event.start_mark.line + 1}: unknown anchor '{event.anchor}' referenced")
+            value, size = self._anchors[event.anchor]
+            self._spend(size)
+            return clone(value)
+        self._spend(1)
+        if depth > MAX_DEPTH:
+            raise ValueError("exceeded max depth")
+        before = self._left
+        if isinstance(event, self._scalar):
+            value = self._scalar_value(event)
+        elif isinstance(event, self._sequence):
+            value = []
+            while not isinstance(inner := self._loader.get_event(), self._sequence_end):
+                value.append(self._node(inner, depth + 1))
+        else:
+            value = self._mapping(depth)
+        if event.anchor:
+            self._anchors[event.anchor] = (value, before - self._left + 1)
+        return value
+
+    def _mapping(self, depth: int) -> Obj:
         out: Obj = {}
         merged: Obj = {}
-        for key_node, value_node in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                sources = value_node.value if value_node.id == "sequence" else [value_node]
-                for source in reversed(sources):
-                    merged.update(self.build(source))
+        while not isinstance(event := self._loader.get_event(), self._mapping_end):
+            line = event.start_mark.line + 1
+            key = self._node(event, depth + 1)
+            if isinstance(key, dict | list):
+                raise ValueError(f"line {line}: invalid map key")
+            value = self._node(self._loader.get_event(), depth + 1)
+            if isinstance(key, _MergeKey):
+                for source in reversed(value if isinstance(value, list) else [value]):
+                    if not isinstance(source, dict):
+                        raise ValueError(f"line {line}: map merge requires map or sequence of maps as the value")
+                    merged.update(source)
                 continue
-            if key_node.id != "scalar":
-                raise bad_request(f"error decoding YAML: yaml: line {key_node.start_mark.line + 1}: invalid map key")
-            key = self._scalar(key_node)
-            name = key if isinstance(key, str) else key_node.value if not isinstance(key, bool) else str(key).lower()
+            name = _key_text(key)
             if name in out:
-                self._texts.append(f'line {key_node.start_mark.line + 1}: key "{name}" already set in map')
-            out[name] = self.build(value_node)
+                self._texts.append(f'line {line}: key "{name}" already set in map')
+            out[name] = value
         for name, value in merged.items():
             out.setdefault(name, value)
         return out
 
-    def _scalar(self, node: Any) -> Any:
-        tag, text = node.tag.rpartition(":")[2], node.value
-        if tag == "null":
+    def _scalar_value(self, event: Any) -> Any:
+        tag = event.tag
+        if tag is None or tag == "!":
+            tag = self._loader.resolve(self._scalar_node, event.value, event.implicit)
+        kind, text = tag.rpartition(":")[2], event.value
+        if kind == "null":
             return None
-        if tag == "bool":
+        if kind == "bool":
             return text.lower() in ("y", "yes", "true", "on")
-        if tag == "int":
+        if kind == "int":
             return _yaml_int(text)
-        if tag == "float":
+        if kind == "float":
             return float(text.replace("_", ""))
-        return text
+        return _MergeKey(text) if kind == "merge" else text
+
+
+def _key_text(key: Any) -> str:
+    """A map key as JSON has it."""
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    return "null" if key is None else str(key)
 
 
 def _yaml_int(text: str) -> int:

@@ -21,7 +21,7 @@ _MISSING: Any = object()
 
 def _unprocessable(text: str) -> StatusError:
     """422 as ``NewGenericServerResponse`` words it; the cause says what was wrong."""
-    cause = {"reason": "UnexpectedServerResponse", "message": text}
+    cause = {"reason": "UnexpectedServerResponse", "message": text, "field": "patch"}
     return StatusError(422, "Invalid", "the server rejected our request due to an error in our request", {"causes": [cause]})
 
 

@@ -186,6 +186,33 @@ def test_unreadable_json_is_a_bad_request(body: bytes) -> None:
     assert caught.value.message.startswith("the object provided is unrecognized (must be of type Pod): ")
 
 
+DEEP = [b"[", b'{"a":', b"- ", b"? "]
+
+
+@pytest.mark.parametrize("opening", DEEP, ids=["list", "map", "block list", "complex key"])
+@pytest.mark.parametrize("levels", [300, 3000, 300_000])
+def test_deep_nesting_is_refused_before_anything_recurses(opening: bytes, levels: int) -> None:
+    """PyYAML's composer overflows the C stack on such bodies, which would end the whole process."""
+    body = b"x: \n  " + opening * levels
+    with pytest.raises(StatusError):
+        codec.decode_yaml(body)
+    if opening in DEEP[:2]:
+        closing = {b"[": b"]", b'{"a":': b"}"}[opening]
+        with pytest.raises(StatusError):
+            codec.decode_json(b'{"x":' + opening * levels + b"1" + closing * levels + b"}")
+
+
+def test_many_brackets_in_a_row_are_fine() -> None:
+    obj, _ = codec.decode_json(b'{"a":[' + b",".join([b'{"b":["[[[[{{{{"]}'] * 500) + b"]}")
+    assert len(obj["a"]) == 500
+
+
+def test_numbers_that_json_does_not_have_are_refused() -> None:
+    obj, _ = codec.decode_json(b'{"a":1e400}')
+    with pytest.raises(StatusError, match="not finite"):
+        codec.encode(obj)
+
+
 def test_encode_orders_the_head_of_objects() -> None:
     obj = {"spec": {"b": 1}, "metadata": {"name": "ä"}, "apiVersion": "v1", "kind": "Pod"}
     body = codec.encode(obj)
