@@ -211,7 +211,6 @@ class TokenSigner:
         if now < claims.get("nbf", 0):
             raise TokenInvalid("service account token is not valid yet")
 
-    @property
     def jwks(self) -> Obj:
         """``/openid/v1/jwks``."""
         return {"keys": [key.jwk for key in self.keys.values()]}

@@ -146,7 +146,7 @@ def test_refused_tokens(tmp_path: Path) -> None:
 
 def test_documents() -> None:
     signer = TokenSigner(RSA_KEY, [EC_KEY.public_key()], ISSUER)
-    keys = signer.jwks["keys"]
+    keys = signer.jwks()["keys"]
     assert [k["alg"] for k in keys] == ["RS256", "ES256"]
     assert keys[0].keys() == {"use", "kty", "kid", "alg", "n", "e"}
     assert keys[1].keys() == {"use", "kty", "kid", "alg", "crv", "x", "y"}
