@@ -136,6 +136,7 @@ class _Resolver:
             systemd_cgroup=self.systemd_cgroup(),
         )
         self.check_combinations()
+        self.check_secrecy()
         return settings, self.problems
 
     # helpers
@@ -478,6 +479,13 @@ class _Resolver:
         """K3s's rule: the systemd cgroup driver where systemd started us. ``kubelet-arg=cgroup-driver=`` overrides it."""
         drivers = [v.partition("=")[2] for v in self.loaded.items("kubelet-arg") if v.partition("=")[0] == "cgroup-driver"]
         return bool(drivers) and drivers[-1] == "systemd"
+
+    def check_secrecy(self) -> None:
+        """Secrets in files that others can read."""
+        for value in self.loaded.values.values():
+            path = Path(value.origin.rpartition(":")[0])
+            if value.option.secret and value.value and path.is_file() and path.stat().st_mode & 0o044:
+                self.problem(value.origin, f"everyone can read the {value.option.name}", f"run: chmod 600 {path}", fatal=False)
 
     def check_combinations(self) -> None:
         """Fatal combinations of options whose parts exist or not: refused options are reported by the loader alone."""

@@ -90,6 +90,29 @@ def test_restart_and_reinstall_leave_pods_running(machine: Machine, package: Pat
     assert page(machine).startswith("Hello from web-")
 
 
+def test_reload_reads_the_configuration_again(machine: Machine) -> None:
+    before = restarts(machine)
+    machine.call("mkdir -p /etc/rancher/k3s && echo 'node-label: [disk=ssd]' > /etc/rancher/k3s/config.yaml")
+    pid = machine.call("systemctl show -p MainPID --value k3sd-server")
+    machine.call("systemctl reload k3sd-server")
+    machine.wait("label", READY_SECONDS, machine.answers("k3sd kubectl get nodes -l disk=ssd --no-headers", r"^node1 +Ready "))
+    assert machine.call("systemctl show -p MainPID --value k3sd-server") == pid
+    machine.call("echo 'node-labl: [disk=ssd]' > /etc/rancher/k3s/config.yaml")
+    machine.call("systemctl reload k3sd-server")
+    machine.wait("refusal", 30, lambda: "did you mean node-label?" in machine.journal())
+    machine.call("rm /etc/rancher/k3s/config.yaml")
+    assert page(machine).startswith("Hello from web-")
+    assert restarts(machine) == before
+
+
+def test_an_agent_leaves_a_running_server_alone(machine: Machine) -> None:
+    machine.try_call("systemctl start k3sd-agent")
+    assert machine.call("systemctl show -P ActiveState k3sd-agent") == "inactive"
+    assert machine.call("systemctl show -P ActiveState k3sd-server") == "active"
+    assert "with a node of its own" in machine.call("journalctl -u k3sd-agent --no-pager")
+    machine.try_call("systemctl stop k3sd-agent.socket; systemctl reset-failed")
+
+
 def test_stop_leaves_pods_and_start_takes_them_over(machine: Machine) -> None:
     before = restarts(machine)
     machine.call("systemctl stop k3sd-server.socket k3sd-server.service", timeout=100)

@@ -161,6 +161,18 @@ def test_tokens_from_files(tmp_path: Path) -> None:
     assert "is empty" in complaints(f"--token-file={file}")[0]
 
 
+def test_a_secret_that_others_can_read_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("token: geheim\n")
+    file.chmod(0o644)
+    assert settle(K3S_CONFIG_FILE=str(file)).token == "geheim"
+    assert caplog.messages == [f"{file}:1: everyone can read the token; run: chmod 600 {file}"]
+    caplog.clear()
+    file.chmod(0o600)
+    settle(K3S_CONFIG_FILE=str(file))
+    assert caplog.messages == []
+
+
 def test_secrets_are_not_in_messages() -> None:
     assert "geheim" not in str(complaints("--token=geheim wort", "--vpn-auth=name=tailscale,joinKey=geheim"))
 
