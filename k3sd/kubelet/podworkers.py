@@ -388,8 +388,9 @@ class PodWorker:
     async def _start(self, container: Obj, config: Any) -> float | None:
         """None when it runs; else seconds to wait, with the reason kept for the status."""
         services, pod, name = self._services, self.pod, container["name"]
-        # It runs before its postStart hook has ended, but is neither probed nor ready until then.
-        self._starting = name
+        if (container.get("lifecycle") or {}).get("postStart"):
+            # It runs before its hook has ended, but is neither probed nor ready until then.
+            self._starting = name
         try:
             self._check_backoff(container)
             await services.runtime.start_container(pod, container, config)
@@ -401,6 +402,7 @@ class PodWorker:
             self._starting = ""
         self._waiting.pop(name, None)
         self._begin_probes(container)
+        self._schedule_report()
         return None
 
     def _check_backoff(self, container: Obj) -> None:
@@ -510,6 +512,7 @@ class PodWorker:
                 old=self._services.statuses.get(self.pod),
                 probes=self._probe_results() if not is_terminal else ProbeResults(),
                 waiting=self._waiting,
+                starting=self._starting,
                 resources=self._resizer.in_force,
                 allocated=self._resizer.allocated,
                 resize_conditions=self._resizer.conditions(),

@@ -56,13 +56,15 @@ class Verdict(NamedTuple):
 class StatusInput:
     """Everything ``compute_status`` looks at besides pod and runtime state.
 
-    ``old`` is the status last written (the API's at first); ``waiting`` by container name; ``resources`` by container id:
+    ``old`` is the status last written (the API's at first); ``waiting`` by container name; ``starting`` is the container
+    whose postStart hook has not ended, so that it runs but has not started; ``resources`` by container id:
     what is in force, ``allocated`` by container name: requests granted; each where it differs from the spec.
     """
 
     old: Obj
     probes: ProbeResults = field(default_factory=ProbeResults)
     waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    starting: str = ""
     resources: Mapping[str, Obj] = field(default_factory=dict)
     allocated: Mapping[str, Obj] = field(default_factory=dict)
     resize_conditions: Sequence[Obj] = ()
@@ -86,7 +88,7 @@ def compute_status(pod: Obj, state: PodState, given: StatusInput) -> Obj:
     ):
         if source:
             status[target] = _container_statuses(pod, state, given, source, old.get(target) or [], is_init=init)
-    _set_probe_results(pod, given.probes, status)
+    _set_probe_results(pod, given, status)
     _set_phase(pod, state, given, status)
     status["conditions"] = _conditions(pod, state, given, status)
     status["startTime"] = old.get("startTime") or (pod.get("status") or {}).get("startTime") or given.now or timefmt.now()
@@ -281,8 +283,9 @@ def _status_without_record(pod: Obj, container: Obj, old: Obj | None, has_init: 
     return status
 
 
-def _set_probe_results(pod: Obj, probes: ProbeResults, status: Obj) -> None:
+def _set_probe_results(pod: Obj, given: StatusInput, status: Obj) -> None:
     """``started`` and ``ready`` of every container."""
+    probes = given.probes
     for key, containers in (
         ("containerStatuses", podinfo.spec_containers(pod)),
         ("initContainerStatuses", podinfo.init_containers(pod)),
@@ -290,7 +293,7 @@ def _set_probe_results(pod: Obj, probes: ProbeResults, status: Obj) -> None:
         specs = {c["name"]: c for c in containers}
         for entry in status.get(key) or ():
             spec = specs[entry["name"]]
-            running = "running" in entry["state"]
+            running = "running" in entry["state"] and entry["name"] != given.starting
             identity = str(entry.get("containerID") or "").removeprefix("containerd://")
             started = running and (not spec.get("startupProbe") or probes.startup.get(identity) == "success")
             entry["started"] = started

@@ -102,6 +102,7 @@ def runtime() -> Iterator[Runtime]:
         node_ips=("127.0.0.1",),
         container_runtime_endpoint=f"unix://{socket}",
         restrict_oom_score_adj=True,
+        kubelet_args={"cgroup-root": (f"/{root.name}",)},
     )
     settings.paths.cni_conf_dir.mkdir(parents=True)
     plugins = [
@@ -147,10 +148,13 @@ def runtime() -> Iterator[Runtime]:
         archive.unlink()
         yield Runtime(settings, containerd_process)
     finally:
-        _remove_everything(socket)
-        containerd_process.close()
-        _unmount_below(root)
-        shutil.rmtree(root)
+        try:
+            _remove_everything(socket)
+        finally:
+            containerd_process.close()
+            _unmount_below(root)
+            shutil.rmtree(root)
+            _remove_cgroups(root.name)
 
 
 def _applets() -> list[str]:
@@ -182,3 +186,9 @@ def _unmount_below(root: Path) -> None:
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for mount in reversed([m for m in mounts if m.startswith(str(root))]):
         subprocess.run(["umount", "-l", mount], check=False)
+
+
+def _remove_cgroups(name: str) -> None:
+    for top in [Path("/sys/fs/cgroup") / name, *Path("/sys/fs/cgroup").glob(f"*/{name}")]:
+        for directory, _, _ in os.walk(top, topdown=False):
+            os.rmdir(directory)

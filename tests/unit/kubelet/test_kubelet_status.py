@@ -169,6 +169,11 @@ def test_probes_decide_started_and_ready() -> None:
     assert seen == [(False, False), (True, False), (True, True), (False, False)]
 
 
+def test_container_has_not_started_before_its_hook_ended() -> None:
+    (entry,) = status_of(pod(), state(record("a")), starting="a")["containerStatuses"]
+    assert ("running" in entry["state"], entry["started"], entry["ready"]) == (True, False, False)
+
+
 def test_readiness_gates() -> None:
     spec = pod(readinessGates=[{"conditionType": "x/y"}])
     ready = condition(status_of(spec, state(record("a"))), "Ready")
