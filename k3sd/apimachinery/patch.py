@@ -396,9 +396,18 @@ def _apply_order(original: Obj, patch: Obj, type_: Type | None) -> None:
             wanted = [ident(entry) for entry in order]
             inside = sorted((v for v in merged if ident(v) in wanted), key=lambda v: wanted.index(ident(v)))
             outside = [v for v in merged if ident(v) not in wanted]
-            merged = _interleave(outside, inside, server, ident)
+            merged = _interleave(outside, inside, _shifted(server, given or [], ident), ident)
         original[name] = merged
         patch.pop(name, None)
+
+
+def _shifted(server: list[Any], given: list[Any], ident: Callable[[Any], Any]) -> list[Any]:
+    """The server's order as upstream sees it behind deletions: it deletes in place, and new items fill the room at the end."""
+    deleted = {ident(v) for v in given if isinstance(v, dict) and v.get("$patch") == "delete"}
+    left = [v for v in server if ident(v) not in deleted]
+    known = {ident(v) for v in server}
+    new = [v for v in given if not (isinstance(v, dict) and "$patch" in v) and ident(v) not in known]
+    return left + new[: len(server) - len(left)]
 
 
 def _check_order(given: list[Any], order: list[Any], key: str) -> None:

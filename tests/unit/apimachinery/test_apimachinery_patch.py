@@ -240,3 +240,10 @@ def test_conditions_merge_by_type() -> None:
     change = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
     result = patch.strategic_merge_patch(obj, change, POD)
     assert result["status"]["conditions"] == [{"type": "Ready", "status": "True"}, {"type": "X", "status": "True"}]
+
+
+def test_deleted_items_leave_room_for_new_ones() -> None:
+    """Upstream deletes in place, which decides the order; its own tests pin the result."""
+    order = {"$setElementOrder/containers": [{"name": "b"}, {"name": "c"}]}
+    change = [{"name": "c", "image": "c"}, {"name": "a", "$patch": "delete"}]
+    assert [c["name"] for c in containers(change, pod("a", "b", "d"), **order)] == ["b", "d", "c"]
