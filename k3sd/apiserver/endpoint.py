@@ -13,6 +13,7 @@ from k3sd.apimachinery import codec, schema
 from k3sd.apimachinery.errors import Obj
 from k3sd.apimachinery.resource import Resource, Subresource
 from k3sd.apiserver import conversion, storage
+from k3sd.apiserver.listcache import ListCache
 from k3sd.apiserver.request import AdmissionPlugin
 from k3sd.apiserver.served import subresource as find_subresource
 from k3sd.apiserver.strategy import Strategy
@@ -92,6 +93,7 @@ class Endpoint:
         "from_storage",
         "has_status",
         "list_head",
+        "lists",
         "prefix",
         "registry",
         "resource",
@@ -120,6 +122,7 @@ class Endpoint:
         self.from_storage = conversion.converter(resource.kind, stored.api_version, resource.api_version)
         self.event_ttl = storage.EVENT_TTL_SECONDS if resource.plural == "events" else 0
         self.returns_deleted = (resource.group, resource.plural) in _RETURNS_DELETED
+        self.lists = ListCache(cache)
         self.list_head = f'{{"kind":"{resource.kind}List","apiVersion":"{resource.api_version}","metadata":{{'
         self.fields: frozenset[str] | None = None
         self._plugins: dict[tuple[str, str], Sequence[AdmissionPlugin]] = {}

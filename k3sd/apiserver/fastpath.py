@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from k3sd.apimachinery.errors import StatusError
 from k3sd.apiserver import requestinfo
 from k3sd.apiserver.connections import FastPath
-from k3sd.apiserver.listing import ListAnswer
 from k3sd.apiserver.negotiation import JSON, MediaType
 from k3sd.apiserver.request import RequestContext, UserInfo
 from k3sd.apiserver.responses import GZIP_THRESHOLD, audit_id, head
@@ -68,18 +67,19 @@ def _answerer(server: APIServer, headers: Any, certificate: bytes | None) -> Cal
             if not authorize(ctx).allowed:
                 return None
             if info.verb == "get":
-                body = registry.get(ctx).raw
+                parts: tuple[bytes, ...] = (registry.get(ctx).raw,)
             else:
                 ep = registry.endpoint(resource)
                 if ep.from_storage is not None:
                     return None
-                body = ListAnswer(ep, ep.cache.list(ep.scope(info.namespace)), registry.cache.revision).raw
-                if packed and len(body) >= GZIP_THRESHOLD:
+                start = f'{ep.list_head}"resourceVersion":"{registry.cache.revision}"}},"items":['.encode()
+                parts = (start, ep.lists.items(ep.scope(info.namespace)), b"]}")
+                if packed and len(parts[1]) >= GZIP_THRESHOLD - len(start):
                     return None
         except StatusError:
             return None
         metrics.observe("GET", 200, time.perf_counter() - started)
-        return head(200, JSON, len(body), (), audit_id(), False), body
+        return head(200, JSON, sum(map(len, parts)), (), audit_id(), False), *parts
 
     return answer
 
