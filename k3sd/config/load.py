@@ -315,6 +315,9 @@ def _merge_text(role: Role, source: str, text: str, into: dict[str, _Raw], probl
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         problems.append(Problem(f"{source}:{line}", f"is not valid YAML: {error.problem or error.context}", "mend the line"))
         return
+    except RecursionError:
+        problems.append(Problem(source, "is nested too deeply", "write a flat mapping of options to values"))
+        return
     except yaml.YAMLError as error:
         problems.append(Problem(source, f"is not valid YAML: {error}", "mend the file"))
         return

@@ -27,9 +27,9 @@ _LABEL_NAME = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)")
 _SUBDOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
 _TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _DATASTORE = re.compile(r"[a-z][a-z0-9+.-]*://.*", re.IGNORECASE)
-DATASTORE_SCHEMES = ("sqlite", "memory", "postgres", "postgresql", "mysql")
+DATASTORE_SCHEMES = ("sqlite", "memory", "postgres", "postgresql", "mysql", "http", "https")
 """Schemes whose driver exists."""
-_LATER_SCHEMES = ("http", "https", "unix", "unixs", "nats", "t4", "litestream")
+_LATER_SCHEMES = ("nats", "t4", "litestream")
 _MIN_PREFIX = {4: 12, 6: 112}
 """Largest service network allowed, by family."""
 

@@ -54,14 +54,18 @@ def listed_packages(*kinds: str) -> list[str]:
 
 
 def make_root(directory: Path, packages: Sequence[str]) -> None:
-    """Unpack a Debian 12 with ``packages``; the archive is made once for each set of packages."""
+    """Unpack a Debian with ``packages``; the archive is made once for each set of packages.
+
+    K3SD_TEST_SUITE names another release than Debian 12, trixie for one.
+    """
     included = ",".join(packages)
-    name = f"debian12-{hashlib.sha256(included.encode()).hexdigest()[:12]}.tar"
+    suite = os.environ.get("K3SD_TEST_SUITE", "bookworm")
+    name = f"{suite}-{hashlib.sha256(included.encode()).hexdigest()[:12]}.tar"
     cached = Path(tempfile.gettempdir()) / "k3sd-test-cache" / name
     if not cached.exists():
         cached.parent.mkdir(mode=0o700, exist_ok=True)
         part = cached.with_suffix(f".{os.getpid()}.tar")
-        run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={included}", "bookworm", part, timeout=900)
+        run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={included}", suite, part, timeout=900)
         part.rename(cached)
     directory.mkdir()
     run("tar", "-x", "-f", cached, "-C", directory)

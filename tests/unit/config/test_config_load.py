@@ -161,6 +161,10 @@ class TestMistakes:
         (complaint,) = complaints(read(tmp_path, text))
         assert complaint.startswith(f"{tmp_path}/config.yaml:{line}: ") and words in complaint
 
+    def test_deep_nesting(self, tmp_path: Path) -> None:
+        (complaint,) = complaints(read(tmp_path, "token: " + "[" * 5_000 + "\n"))
+        assert "is nested too deeply" in complaint
+
     def test_not_text(self, tmp_path: Path) -> None:
         file = tmp_path / "config.yaml"
         file.write_bytes(b"token: \xff\n")
