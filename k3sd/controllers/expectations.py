@@ -39,6 +39,10 @@ class Expectations:
     def expect_deletions(self, key: str, uids: Iterable[str]) -> None:
         self._fresh(key).deletions = set(uids)
 
+    def also_expect_deletions(self, key: str, uids: Iterable[str]) -> None:
+        """Deletions besides creations that are expected already."""
+        self._entries[key].deletions = set(uids)
+
     def creation_observed(self, key: str, count: int = 1) -> None:
         """A created object appeared, or will never appear because creating it failed."""
         entry = self._entries.get(key)

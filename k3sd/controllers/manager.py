@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from k3sd.controllers.base import Context, Controller
+from k3sd.controllers.daemonset import DaemonSetController
 from k3sd.controllers.deployment import DeploymentController
 from k3sd.controllers.endpoints import EndpointsController
 from k3sd.controllers.endpointslice import EndpointSliceController
@@ -58,6 +59,7 @@ TABLE: tuple[Row, ...] = (
     _row(JobController, "job"),
     _row(TTLAfterFinishedController, "ttl-after-finished"),
     _row(StatefulSetController, "statefulset"),
+    _row(DaemonSetController, "daemonset"),
     _row(GarbageCollector, "garbagecollector"),
     _row(NodeIPAMController, "nodeipam"),
     _row(NodeLifecycleController, "nodelifecycle"),
