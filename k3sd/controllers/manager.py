@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from k3sd.controllers.base import Context, Controller
+from k3sd.controllers.cronjob import CronJobController
 from k3sd.controllers.daemonset import DaemonSetController
 from k3sd.controllers.deployment import DeploymentController
 from k3sd.controllers.endpoints import EndpointsController
@@ -60,6 +61,7 @@ TABLE: tuple[Row, ...] = (
     _row(TTLAfterFinishedController, "ttl-after-finished"),
     _row(StatefulSetController, "statefulset"),
     _row(DaemonSetController, "daemonset"),
+    _row(CronJobController, "cronjob"),
     _row(GarbageCollector, "garbagecollector"),
     _row(NodeIPAMController, "nodeipam"),
     _row(NodeLifecycleController, "nodelifecycle"),
