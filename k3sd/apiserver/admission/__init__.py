@@ -24,6 +24,7 @@ def build_chain(registry: Registry, settings: Settings) -> Sequence[AdmissionPlu
     from k3sd.apiserver.admission.namespaces import NamespaceLifecycle
     from k3sd.apiserver.admission.noderestriction import NodeRestriction
     from k3sd.apiserver.admission.pods import DefaultTolerationSeconds, PodPriority, RuntimeClass, TaintNodesByCondition
+    from k3sd.apiserver.admission.podsecurity import PodSecurity
     from k3sd.apiserver.admission.quota import ResourceQuota
     from k3sd.apiserver.admission.serviceaccount import ServiceAccount
     from k3sd.apiserver.admission.storage import DefaultIngressClass, DefaultStorageClass, StorageObjectInUseProtection
@@ -34,6 +35,7 @@ def build_chain(registry: Registry, settings: Settings) -> Sequence[AdmissionPlu
         NodeRestriction(registry),
         TaintNodesByCondition(),
         LimitRanger(registry),
+        PodSecurity(registry),
         PodPriority(registry),
         DefaultTolerationSeconds(),
         DefaultStorageClass(registry),

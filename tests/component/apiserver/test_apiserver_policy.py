@@ -135,8 +135,9 @@ async def test_service_type_changes(cluster: Cluster) -> None:
     del service["spec"]["externalName"]
     service = deepcopy(await cluster.admin.update(r.SERVICES, service))
     assert service["spec"]["clusterIP"]
-    service["spec"]["clusterIP"] = "10.43.0.14"
-    service["spec"]["clusterIPs"] = ["10.43.0.14"]
+    other = "10.43.0.14" if service["spec"]["clusterIP"] == "10.43.0.13" else "10.43.0.13"
+    service["spec"]["clusterIP"] = other
+    service["spec"]["clusterIPs"] = [other]
     with pytest.raises(StatusError, match="may not change once set"):
         await cluster.admin.update(r.SERVICES, service)
 
@@ -516,3 +517,19 @@ def certificate_request(organization: str) -> str:
     )
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
     return base64.b64encode(request.public_bytes(serialization.Encoding.PEM)).decode()
+
+
+async def test_pod_security_by_namespace_label(cluster: Cluster) -> None:
+    with pytest.raises(StatusError, match="must be one of privileged, baseline, restricted"):
+        labels = {"pod-security.kubernetes.io/enforce": "strict"}
+        await cluster.admin.create(r.NAMESPACES, {"metadata": {"name": "s", "labels": labels}})
+    labels = {"pod-security.kubernetes.io/enforce": "baseline"}
+    await cluster.admin.create(r.NAMESPACES, {"metadata": {"name": "s", "labels": labels}})
+    await cluster.admin.create(r.SERVICEACCOUNTS, {"metadata": {"name": "default"}}, "s")
+    body = {"metadata": {"name": "p"}, "spec": {**deepcopy(POD_SPEC), "hostNetwork": True}}
+    with pytest.raises(StatusError) as caught:
+        await cluster.admin.create(r.PODS, deepcopy(body), "s")
+    assert caught.value.message == (
+        'pods "p" is forbidden: violates PodSecurity "baseline:latest": host namespaces (hostNetwork=true)'
+    )
+    await cluster.admin.create(r.PODS, body, "default")
