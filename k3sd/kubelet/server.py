@@ -147,8 +147,7 @@ class KubeletServer:
         except StatusError as error:
             return web.Response(status=500, text=f"asking the API server: {error.message}")
         except (ConnectionError, TimeoutError) as error:
-            if request.transport is None:
-                raise
+            # Where the client itself has gone, this goes nowhere.
             return web.Response(status=500, text=f"Internal Error: {error or type(error).__name__}")
         except (CRIError, BackendError) as error:
             return web.Response(status=500, text=str(error))

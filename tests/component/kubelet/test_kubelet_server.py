@@ -312,7 +312,7 @@ async def test_container_logs(rig: Rig, tmp_path: Path) -> None:
         assert "no such file or directory" in (await fetch(session, "/containerLogs/ns/p/c"))[1]
 
 
-async def test_a_follower_that_leaves_is_noticed(rig: Rig, tmp_path: Path) -> None:
+async def test_a_follower_that_leaves_is_noticed(rig: Rig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rig.pods.known = [pod(**RUNNING)]
     log = tmp_path / "0.log"
     log.write_text("2026-01-01T00:00:00Z stdout F one\n")
@@ -323,6 +323,8 @@ async def test_a_follower_that_leaves_is_noticed(rig: Rig, tmp_path: Path) -> No
     async with asyncio.timeout(5):
         while rig.events._watches:  # noqa: ASYNC110 - what the other end of a closed connection does has no event for us
             await asyncio.sleep(0.01)
+    await rig.server.stop()
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
