@@ -139,19 +139,24 @@ def item_key(shape: Shape, item: Any) -> str:
     return "k:" + _dumps(found)
 
 
-def _items(shape: Shape, value: Any) -> dict[str, Any]:
-    """Items by path element; the first of duplicates counts."""
+def _items(shape: Shape, value: Any) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """The first item of each path element; and all items of those that occur more than once (env variables may)."""
     out: dict[str, Any] = {}
+    repeated: dict[str, list[Any]] = {}
     for item in value or ():
-        out.setdefault(item_key(shape, item), item)
-    return out
+        key = item_key(shape, item)
+        if key not in out:
+            out[key] = item
+        else:
+            repeated.setdefault(key, [out[key]]).append(item)
+    return out, repeated
 
 
 def _resolve(shape: Shape, value: Any) -> Shape:
     """What an untyped value is: maps are granular, lists atomic."""
     if shape.kind != "any":
         return shape
-    return _DEDUCED_MAP if isinstance(value, dict) else _DEDUCED_LEAF
+    return _DEDUCED_MAP if value is None or isinstance(value, dict) else _DEDUCED_LEAF
 
 
 _DEDUCED_MAP = Shape("map", element=ANY, json="map")
@@ -176,8 +181,9 @@ def _own(shape: Shape, value: Any) -> Tree | None:
     out: Tree = {}
     if shape.kind != "map":
         assert shape.element is not None
-        for key, item in _items(shape, value).items():
-            tree = _own(shape.element, item)
+        items, repeated = _items(shape, value)
+        for key, item in items.items():
+            tree = None if key in repeated else _own(shape.element, item)
             out[key] = {_DOT: {}, **tree} if tree else {}
         return out or None
     for name, item in (value or {}).items():
@@ -211,14 +217,15 @@ def _compare(shape: Shape, old: Any, new: Any) -> tuple[Tree | None, Tree | None
         return ({}, None) if old != new else (None, None)
     changed: Tree = {}
     removed: Tree = {}
-    for key, child, before, after in _pairs(shape, old or (), new or ()):
+    pairs = _fields(shape, old or {}, new or {}) if shape.kind == "map" else _entries(shape, old, new, changed, removed)
+    for key, child, before, after in pairs:
         if before == after:
             continue
         added, gone = _compare(child, before, after)
         if added is not None:
             changed[key] = added
         if gone is not None:
-            removed[key] = gone
+            removed.setdefault(key, gone)
     return changed or None, removed or None
 
 
@@ -241,8 +248,9 @@ def _whole(shape: Shape, value: Any) -> Tree | None:
             if tree is not None:
                 out["f:" + name] = tree
     else:
-        for key, item in _items(shape, value).items():
-            tree = _whole(shape.element or ANY, item)
+        items, repeated = _items(shape, value)
+        for key, item in items.items():
+            tree = {} if key in repeated else _whole(shape.element or ANY, item)
             if tree is not None:
                 out[key] = tree
     return out if len(out) > 1 else {}
@@ -252,32 +260,50 @@ def _walkable(shape: Shape, value: Any) -> bool:
     return value is None or isinstance(value, dict if shape.kind == "map" else list)
 
 
-def _pairs(shape: Shape, old: Any, new: Any) -> Iterator[tuple[str, Shape, Any, Any]]:
-    """``(path element, shape, old value, new value)`` of each child; absent ones are ``_MISSING``."""
-    if shape.kind == "map":
-        old, new = old or {}, new or {}
-        for name, value in new.items():
+def _fields(shape: Shape, old: Obj, new: Obj) -> Iterator[tuple[str, Shape, Any, Any]]:
+    """``(path element, shape, old value, new value)`` of each field; absent ones are ``_MISSING``."""
+    for name, value in new.items():
+        child = shape.child(name)
+        if child is not None:
+            # What Go always writes is there as null, so that its first content does not make it new.
+            yield "f:" + name, child, old.get(name, None if child.present else _MISSING), value
+    for name, value in old.items():
+        if name not in new:
             child = shape.child(name)
             if child is not None:
-                # What Go always writes is there as null, so that its first content does not make it new.
-                yield "f:" + name, child, old.get(name, None if child.present else _MISSING), value
-        for name, value in old.items():
-            if name not in new:
-                child = shape.child(name)
-                if child is not None:
-                    yield "f:" + name, child, value, None if child.present else _MISSING
-        return
-    left, right = _items(shape, old), _items(shape, new)
+                yield "f:" + name, child, value, None if child.present else _MISSING
+
+
+def _entries(shape: Shape, old: Any, new: Any, changed: Tree, removed: Tree) -> Iterator[tuple[str, Shape, Any, Any]]:
+    """The same for list items. An item that occurs more than once is owned as a whole: noted here, not descended into."""
+    left, left_repeated = _items(shape, old)
+    right, right_repeated = _items(shape, new)
+    element = shape.element or ANY
     for key, value in right.items():
-        yield key, shape.element or ANY, left.get(key, _MISSING), value
+        if key in left_repeated and key in right_repeated:
+            if left_repeated[key] != right_repeated[key]:
+                changed[key] = {}
+        elif key in right_repeated:
+            if key in left:
+                yield key, element, left[key], _MISSING
+            changed[key] = {}
+        elif key in left_repeated:
+            removed[key] = {}
+            yield key, element, _MISSING, value
+        else:
+            yield key, element, left.get(key, _MISSING), value
     for key, value in left.items():
-        if key not in right:
-            yield key, shape.element or ANY, value, _MISSING
+        if key in left_repeated and key not in right:
+            removed[key] = {}
+        elif key not in right:
+            yield key, element, value, _MISSING
 
 
 def merge(shape: Shape, live: Any, applied: Any) -> Any:
     """``Merge``: ``applied`` laid over ``live``. New containers; leaves are shared."""
     shape = _resolve(shape, applied)
+    if applied is None and shape.kind not in _LEAVES and isinstance(live, dict | list):
+        return live  # null is as good as empty: nothing to lay over
     if shape.kind == "map" and isinstance(live, dict) and isinstance(applied, dict):
         out = dict(live)
         for name, value in applied.items():
@@ -292,7 +318,8 @@ def merge(shape: Shape, live: Any, applied: Any) -> Any:
 def _merge_items(shape: Shape, live: list[Any], applied: list[Any]) -> list[Any]:
     """The order of ``visitListItems``: both lists keep their order; where they disagree the applied one wins."""
     assert shape.element is not None
-    left, right = _items(shape, live), _items(shape, applied)
+    left, repeated = _items(shape, live)
+    right, _ = _items(shape, applied)
     left_keys = [item_key(shape, item) for item in live]
     right_keys = list(right)
     shared = iter([key for key in right_keys if key in left])
@@ -304,7 +331,8 @@ def _merge_items(shape: Shape, live: list[Any], applied: list[Any]) -> list[Any]
     def take(key: str) -> None:
         nonlocal wanted
         merged.add(key)
-        out.append(merge(shape.element or ANY, left[key], right[key]) if key in left else right[key])
+        mergeable = key in left and key not in repeated
+        out.append(merge(shape.element or ANY, left[key], right[key]) if mergeable else right[key])
         if key == wanted:
             wanted = next(shared, None)
 

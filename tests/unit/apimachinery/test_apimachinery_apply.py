@@ -338,3 +338,26 @@ def test_apply_then_apply_gives_exactly_the_second(first: Obj, second: Obj) -> N
     one = ssa.apply(None, body(first), CONFIG_MAP, "me", False)
     two = ssa.apply(one, body(second), CONFIG_MAP, "me", False)
     assert (two.get("data") or {}) == second
+
+
+def test_items_that_occur_twice_are_owned_as_a_whole() -> None:
+    """Environment variables may be given twice; nobody can then own a part of one."""
+    env = [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}, {"name": "B", "value": "3"}]
+    container = {"name": "web", "image": "i", "env": env}
+    live = created(template={"spec": {"containers": [container]}})
+    tree = fields(live, "kubectl-create")["f:spec"]["f:template"]["f:spec"]["f:containers"]['k:{"name":"web"}']["f:env"]
+    assert tree['k:{"name":"A"}'] == {} and "f:value" in tree['k:{"name":"B"}']
+    new = copy.deepcopy(live)
+    new["spec"]["template"]["spec"]["containers"][0]["env"][1]["value"] = "9"
+    ssa.update_managed_fields(live, new, "editor", "Update", "", "apps/v1", DEPLOYMENT, T2)
+    assert 'k:{"name":"A"}' in str(fields(new, "editor")) and "f:value" not in str(fields(new, "editor"))
+    other = config(template={"spec": {"containers": [{"name": "web", "env": [{"name": "C", "value": "4"}]}]}})
+    applied = ssa.apply(live, other, DEPLOYMENT, "me", False)
+    assert [e["name"] for e in applied["spec"]["template"]["spec"]["containers"][0]["env"]] == ["A", "A", "B", "C"]
+
+
+def test_applying_null_to_a_struct_gives_it_up_without_removing_what_others_set() -> None:
+    first = ssa.apply(None, config(strategy={"type": "Recreate"}), DEPLOYMENT, "me", False, time=T1)
+    both = ssa.apply(first, config(strategy={"rollingUpdate": {"maxSurge": 1}}), DEPLOYMENT, "other", False, time=T1)
+    last = ssa.apply(both, config(strategy=None), DEPLOYMENT, "me", False, time=T2)
+    assert last["spec"]["strategy"] == {"rollingUpdate": {"maxSurge": 1}}
