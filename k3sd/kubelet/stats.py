@@ -42,6 +42,16 @@ def _identity(stat: Any) -> tuple[str, str, str, str]:
     return namespace, pod, uid, container
 
 
+def _current(containers: Iterable[Any]) -> list[Any]:
+    """Without the earlier instances of restarted containers, which the runtime lists too."""
+    latest: dict[tuple[str, str, str, str], Any] = {}
+    for stat in containers:
+        known = latest.get(_identity(stat))
+        if known is None or stat.attributes.metadata.attempt > known.attributes.metadata.attempt:
+            latest[_identity(stat)] = stat
+    return list(latest.values())
+
+
 def _usage(stat: Any) -> tuple[int, int]:
     """CPU nanoseconds and working set bytes."""
     return int(stat.cpu.usage_core_nano_seconds.value), int(stat.memory.working_set_bytes.value)
@@ -57,7 +67,7 @@ def summary(node_name: str, containers: Iterable[Any], pods: Sequence[Obj]) -> O
         started = (pod.get("status") or {}).get("startTime") or metadata.get("creationTimestamp")
         known[metadata["uid"]] = {"podRef": reference, "startTime": started, "containers": []}
     totals: dict[str, list[int]] = {uid: [0, 0] for uid in known}
-    for stat in containers:
+    for stat in _current(containers):
         _, _, uid, name = _identity(stat)
         if uid not in known:
             continue
@@ -113,7 +123,7 @@ def resource_metrics(containers: Iterable[Any]) -> str:
     lines = _Lines()
     pods: dict[tuple[str, str], list[int]] = {}
     rows = []
-    for stat in containers:
+    for stat in _current(containers):
         namespace, pod, _, name = _identity(stat)
         cpu, memory = _usage(stat)
         rows.append((f'{{container="{name}",namespace="{namespace}",pod="{pod}"}}', cpu, memory))

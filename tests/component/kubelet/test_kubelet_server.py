@@ -81,10 +81,13 @@ class FakeCRI:
         }
         return [
             messages.ContainerStats(
-                attributes=messages.ContainerAttributes(id="id1", labels=labels),
-                cpu=messages.CpuUsage(usage_core_nano_seconds=messages.UInt64Value(value=1_500_000_000)),
-                memory=messages.MemoryUsage(working_set_bytes=messages.UInt64Value(value=4096)),
+                attributes=messages.ContainerAttributes(
+                    id=f"id{attempt}", labels=labels, metadata=messages.ContainerMetadata(name="c", attempt=attempt)
+                ),
+                cpu=messages.CpuUsage(usage_core_nano_seconds=messages.UInt64Value(value=attempt * 1_500_000_000)),
+                memory=messages.MemoryUsage(working_set_bytes=messages.UInt64Value(value=attempt * 4096)),
             )
+            for attempt in (1, 0)
         ]
 
 
@@ -280,7 +283,10 @@ async def test_pods_and_stats(rig: Rig) -> None:
         assert entry["podRef"]["name"] == "p" and entry["memory"]["workingSetBytes"] == 4096
         assert entry["containers"][0]["cpu"]["usageCoreNanoSeconds"] == 1_500_000_000
         resource = (await fetch(session, "/metrics/resource"))[1]
-        assert 'container_cpu_usage_seconds_total{container="c",namespace="ns",pod="p"} 1.5\n' in resource
+        assert (
+            'container_cpu_usage_seconds_total{container="c",namespace="ns",pod="p"} 1.5\n' in resource
+            and resource.count('container="c"') == 2
+        )
         assert 'pod_memory_working_set_bytes{namespace="ns",pod="p"} 4096\n' in resource
         assert "process_resident_memory_bytes" in (await fetch(session, "/metrics"))[1]
 
