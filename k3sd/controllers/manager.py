@@ -12,6 +12,7 @@ from k3sd.controllers.base import Context, Controller
 from k3sd.controllers.cronjob import CronJobController
 from k3sd.controllers.daemonset import DaemonSetController
 from k3sd.controllers.deployment import DeploymentController
+from k3sd.controllers.disruption import DisruptionController
 from k3sd.controllers.endpoints import EndpointsController
 from k3sd.controllers.endpointslice import EndpointSliceController
 from k3sd.controllers.endpointslicemirroring import EndpointSliceMirroringController
@@ -20,11 +21,14 @@ from k3sd.controllers.job import JobController
 from k3sd.controllers.namespace import NamespaceController
 from k3sd.controllers.nodeipam import NodeIPAMController
 from k3sd.controllers.nodelifecycle import NodeLifecycleController
+from k3sd.controllers.persistentvolume import PersistentVolumeBinder
 from k3sd.controllers.podgc import PodGarbageCollector
 from k3sd.controllers.replicaset import ReplicaSetController, ReplicationControllerController
+from k3sd.controllers.resourcequota import ResourceQuotaController
 from k3sd.controllers.rootca import RootCACertPublisher
 from k3sd.controllers.serviceaccount import ServiceAccountController
 from k3sd.controllers.statefulset import StatefulSetController
+from k3sd.controllers.storageprotection import ClaimProtectionController, VolumeProtectionController
 from k3sd.controllers.tainteviction import TaintEvictionController
 from k3sd.controllers.ttlafterfinished import TTLAfterFinishedController
 
@@ -62,6 +66,11 @@ TABLE: tuple[Row, ...] = (
     _row(StatefulSetController, "statefulset"),
     _row(DaemonSetController, "daemonset"),
     _row(CronJobController, "cronjob"),
+    _row(DisruptionController, "disruption"),
+    _row(ResourceQuotaController, "resourcequota"),
+    _row(PersistentVolumeBinder, "persistentvolume-binder"),
+    _row(ClaimProtectionController, "pvc-protection"),
+    _row(VolumeProtectionController, "pv-protection"),
     _row(GarbageCollector, "garbagecollector"),
     _row(NodeIPAMController, "nodeipam"),
     _row(NodeLifecycleController, "nodelifecycle"),
