@@ -137,12 +137,32 @@ def _require_depth(body: bytes) -> None:
         raise RecursionError
 
 
+_GO_PLACES = {
+    "Expecting value": "looking for beginning of value",
+    "Expecting ':' delimiter": "after object key",
+    "Expecting property name enclosed in double quotes": "looking for beginning of object key string",
+    "Extra data": "after top-level value",
+    "Invalid control character at": "in string literal",
+    "Invalid \\escape": "in string escape code",
+    "Invalid \\uXXXX escape": "in \\u hexadecimal character escape",
+}
+
+
 def _go_text(body: bytes, err: Exception) -> str:
-    if isinstance(err, json.JSONDecodeError):
-        if err.pos >= len(err.doc.rstrip()) or err.msg.startswith("Unterminated string"):
-            return "unexpected end of JSON input"
-        return f"invalid character {err.doc[err.pos]!r} (line {err.lineno}, column {err.colno}): {err.msg}"
-    return "exceeded max depth" if isinstance(err, RecursionError) else str(err)
+    """The parse error in the words of Go's ``encoding/json``."""
+    if isinstance(err, RecursionError):
+        return "exceeded max depth"
+    if not isinstance(err, json.JSONDecodeError):
+        return str(err)
+    if err.pos >= len(err.doc.rstrip()) or err.msg.startswith("Unterminated string"):
+        return "unexpected end of JSON input"
+    place = _GO_PLACES.get(err.msg.removesuffix(": "), "")
+    if err.msg == "Expecting ',' delimiter":
+        rest = _STRINGS.sub(b"", err.doc[: err.pos].encode()).translate(None, _NO_BRACKETS)
+        depth = list(accumulate(map(_STEPS.__getitem__, rest)))
+        opened = next((b for b, d in zip(reversed(rest), reversed(depth), strict=True) if d == depth[-1] and _STEPS[b] > 0), 0)
+        place = "after array element" if opened == ord("[") else "after object key:value pair"
+    return f"invalid character {err.doc[err.pos]!r} {place or err.msg}"
 
 
 def _unreadable(body: bytes, expected_kind: str, text: str) -> StatusError:

@@ -186,6 +186,26 @@ def test_unreadable_json_is_a_bad_request(body: bytes) -> None:
     assert caught.value.message.startswith("the object provided is unrecognized (must be of type Pod): ")
 
 
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"", "unexpected end of JSON input"),
+        (b'{"a":1', "unexpected end of JSON input"),
+        (b'{"a" 1}', "invalid character '1' after object key"),
+        (b"{a:1}", "invalid character 'a' looking for beginning of object key string"),
+        (b'{"a":x}', "invalid character 'x' looking for beginning of value"),
+        (b'{"a":[1 2]}', "invalid character '2' after array element"),
+        (b'{"a":[1] "b":2}', "invalid character '\"' after object key:value pair"),
+        (b'{"a":[{} 2]}', "invalid character '2' after array element"),
+        (b'{"a":1} x', "invalid character 'x' after top-level value"),
+    ],
+)
+def test_json_errors_read_as_in_go(body: bytes, text: str) -> None:
+    with pytest.raises(StatusError) as caught:
+        codec.decode_json(body)
+    assert f"json parse error: {text} (" in caught.value.message
+
+
 DEEP = [b"[", b'{"a":', b"- ", b"? "]
 
 
