@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Load on the API server alone: creates/s, GET/s, LIST/s with eight connections, and the server's CPU time a request.
 
-Starts a server process on the sqlite store in a temporary folder and drives it over TLS from this process. The CPU figures do not depend
-on what else the machine does; the rates do.
+Starts a server process on the sqlite store in a temporary folder and drives it over TLS from this process. The CPU figures do
+not depend on what else the machine does; the rates do.
 
     /usr/bin/python3 bench/apiserver.py [--seconds 3] [--store sqlite|memory] [--profile FILE]
 """
@@ -122,7 +122,10 @@ async def drive(port: int, pid: int, context: ssl.SSLContext, name: str, sources
             print(f"{name}: {client.failed}")
             return
     count = sum(c.count for c in clients)
-    print(f"{name:28} {count / elapsed:9.0f}/s   {used / count * 1e6:7.0f} us CPU each   server at {used / elapsed * 100:4.0f} %", flush=True)
+    print(
+        f"{name:28} {count / elapsed:9.0f}/s   {used / count * 1e6:7.0f} us CPU each   server at {used / elapsed * 100:4.0f} %",
+        flush=True,
+    )
 
 
 async def fill(port: int, context: ssl.SSLContext, namespace: str, count: int) -> None:

@@ -57,7 +57,7 @@ async def apply_object(ep: Endpoint, ctx: RequestContext, patch: Patch) -> tuple
             patch.force,
             api_version=resource.api_version,
             subresource=ctx.subresource,
-            ignore=reset_fields(ep, ctx.subresource),  # type: ignore[arg-type]
+            ignore=reset_fields(ep, ctx.subresource),
         )
         codec.conform(new, ep.type_)
         return new
@@ -75,7 +75,7 @@ async def _create(ep: Endpoint, ctx: RequestContext, applied: Obj, force: bool) 
         manager_of(ctx),
         force,
         api_version=resource.api_version,
-        ignore=reset_fields(ep, ""),  # type: ignore[arg-type]
+        ignore=reset_fields(ep, ""),
     )
     codec.conform(new, ep.type_)
     writes.check_name(ep, ctx, writes.metadata_of(new))
@@ -84,7 +84,8 @@ async def _create(ep: Endpoint, ctx: RequestContext, applied: Obj, force: bool) 
 
 
 async def apply_handled(ep: Endpoint, ctx: RequestContext, patch: Patch, handler: SubresourceHandler) -> Item:
-    """Apply to a subresource that is an object of its own (``scale``): merged over what is there; ownership stays with the parent."""
+    """Apply to a subresource that is an object of its own (``scale``): merged over what is there; ownership stays with the
+    parent."""
     applied = _checked(ep, ctx, patch)
     row = ep.subresource(ctx.subresource)
     assert row is not None

@@ -1,6 +1,8 @@
-"""Connecting subresources: ``pods/log``, ``exec``, ``attach``, ``portforward`` to the kubelet, and ``proxy`` of pods, services and nodes.
+"""Connecting subresources: ``pods/log``, ``exec``, ``attach``, ``portforward`` to the kubelet, and ``proxy`` of pods,
+services and nodes.
 
-Upstream: ``pkg/registry/core/{pod,service,node}/strategy.go`` (LogLocation, ExecLocation, ResourceLocation), ``rest/subresources.go``.
+Upstream: ``pkg/registry/core/{pod,service,node}/strategy.go`` (LogLocation, ExecLocation, ResourceLocation),
+``rest/subresources.go``.
 """
 
 from __future__ import annotations
@@ -126,8 +128,8 @@ class Kubelets:
         self._context: ssl.SSLContext | None = None
 
     def context(self) -> ssl.SSLContext:
-        """TLS with the API server's client certificate; the kubelet's must come from the cluster's CA. Raises 500 when the files
-        cannot be read."""
+        """TLS with the API server's client certificate; the kubelet's must come from the cluster's CA. Raises 500 when the
+        files cannot be read."""
         if self._context is None:
             tls = self._server.registry.settings.paths.tls
             try:

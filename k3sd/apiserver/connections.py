@@ -1,9 +1,9 @@
-"""aiohttp's low-level server with what an API server needs of a connection: the client certificate, word when the client leaves, and a
-short way for the reads that make up most of the load.
+"""aiohttp's low-level server with what an API server needs of a connection: the client certificate, word when the client
+leaves, and a short way for the reads that make up most of the load.
 
-Clients repeat their headers byte by byte. When aiohttp has parsed a GET once, the server may leave a ``FastPath`` behind: the next request
-on this connection whose header block is equal is answered in the same turn of the loop, without parsing and without a task. Everything
-else, and every failure, takes aiohttp's way.
+Clients repeat their headers byte by byte. When aiohttp has parsed a GET once, the server may leave a ``FastPath`` behind: the
+next request on this connection whose header block is equal is answered in the same turn of the loop, without parsing and
+without a task. Everything else, and every failure, takes aiohttp's way.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class FastPath:
 
 
 class Connection(RequestHandler):
-    """One client connection. ``certificate`` is the verified client certificate (DER), read once. ``on_lost`` is called when the
-    client is gone, for requests that wait for something else."""
+    """One client connection. ``certificate`` is the verified client certificate (DER), read once. ``on_lost`` is called when
+    the client is gone, for requests that wait for something else."""
 
     def __init__(self, manager: web.Server, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
         super().__init__(manager, loop=loop, **kwargs)

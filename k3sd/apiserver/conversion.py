@@ -1,13 +1,15 @@
 """Conversion between the served versions of resources that share one store.
 
 core/v1 Event <> events.k8s.io/v1 Event (``pkg/apis/events/v1/conversion.go``), autoscaling/v1 <> v2 HorizontalPodAutoscaler
-(``pkg/apis/autoscaling/v1/conversion.go``). Functions take an object they may not change and return a new one that may share parts.
+(``pkg/apis/autoscaling/v1/conversion.go``). Functions take an object they may not change and return a new one that may share
+parts.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 from k3sd.apimachinery.errors import Obj
 
@@ -127,7 +129,7 @@ def hpa_v2_to_v1(obj: Obj) -> Obj:
     return {**obj, "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}
 
 
-def _from_annotation(annotations: dict[str, str], name: str, default: object) -> object:
+def _from_annotation(annotations: dict[str, str], name: str, default: Any) -> Any:
     text = annotations.pop(name, "")
     if not text:
         return default
@@ -158,8 +160,8 @@ _CONVERTERS: dict[tuple[str, str, str], Converter] = {
 
 
 def converter(kind: str, source: str, target: str) -> Converter | None:
-    """How ``kind`` gets from apiVersion ``source`` to ``target``; None when both are the same. Versions with equal fields need only
-    the new ``apiVersion``."""
+    """How ``kind`` gets from apiVersion ``source`` to ``target``; None when both are the same. Versions with equal fields
+    need only the new ``apiVersion``."""
     if source == target:
         return None
     found = _CONVERTERS.get((kind, source, target))

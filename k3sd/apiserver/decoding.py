@@ -1,4 +1,5 @@
-"""From a request body to a conformed object of the kind the URL names. Upstream: ``transformDecodeError``, ``serializer/json``."""
+"""From a request body to a conformed object of the kind the URL names. Upstream: ``transformDecodeError``,
+``serializer/json``."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def read(body: bytes, content_type: str) -> tuple[Any, list[str]]:
 
 
 def decode(ctx: RequestContext, body: bytes, content_type: str, kind: str, api_version: str, type_: Any) -> Obj:
-    """An object of exactly this kind and version: canonical, unknown fields dropped and reported as ``fieldValidation`` asks."""
+    """An object of exactly this kind and version: canonical, unknown fields dropped and reported as ``fieldValidation``
+    asks."""
     if not body:
         raise bad_request("unexpected end of JSON input: the request has no body")
     value, texts = read(body, content_type)

@@ -16,6 +16,7 @@ from k3sd.apiserver import storage
 from k3sd.apiserver.endpoint import Endpoint, Item, Rendered
 from k3sd.apiserver.options import DeleteRequest, status_success
 from k3sd.apiserver.request import Attributes, RequestContext
+from k3sd.apiserver.writes import Lost, splice
 from k3sd.datastore.backend import CompareFailed
 
 ORPHAN = "orphan"
@@ -27,7 +28,8 @@ COLLECTION_WORKERS = 16
 
 @dataclass(slots=True)
 class Plan:
-    """What one delete does to an object now. ``new`` None and not ``remove``: nothing to change, deletion is already pending."""
+    """What one delete does to an object now. ``new`` None and not ``remove``: nothing to change, deletion is already
+    pending."""
 
     remove: bool
     new: Obj | None = None
@@ -57,41 +59,33 @@ async def delete(ep: Endpoint, ctx: RequestContext, options: DeleteRequest) -> t
         plan = plan_delete(ep, ctx, options, old)
         try:
             if plan.remove:
-                if plan.new is not None and not ctx.dry_run:
-                    pass  # the last state is not worth a write of its own
-                gone = old if plan.new is None else plan.new
-                revision = await remove(ep, ctx, key, entry.revision, old)
-                return _answer(ep, ctx, gone, revision), True
+                await remove(ep, ctx, key, entry.revision, old)
+                return _answer(ep, old), True
             if plan.new is None:
                 return ep.view(entry), False
             return await _mark(ep, ctx, key, entry.revision, plan.new), False
-        except _Lost:
+        except Lost:
             if options.resource_version:
                 raise conflict(resource.group, resource.plural, ctx.name) from None
+            await ep.registry.cache.fresh()  # with several servers on one store, the newer object may still be on its way
     raise conflict(resource.group, resource.plural, ctx.name)
-
-
-class _Lost(Exception):
-    """Somebody else wrote the object between our read and our write."""
 
 
 async def _mark(ep: Endpoint, ctx: RequestContext, key: str, revision: int, new: Obj) -> Item:
     if ctx.dry_run:
         return Rendered(new)
-    from k3sd.apiserver.writes import splice
-
     stored = storage.encode(ep.to_storage(new) if ep.to_storage else new)
     try:
         written = await ep.registry.backend.update(key, stored, revision, ep.event_ttl)
     except CompareFailed:
-        raise _Lost from None
+        raise Lost from None
     new["metadata"] = {"resourceVersion": str(written), **new["metadata"]}
     return Rendered(new, None if ep.to_storage else splice(stored, written))
 
 
 async def remove(ep: Endpoint, ctx: RequestContext, key: str, revision: int, old: Obj) -> int:
-    """Take the key out of the store if it still has ``revision``; run the kind's ``after_delete``. Returns the revision of the delete.
-    Raises what the caller retries on: ``_Lost`` (here) when the object changed."""
+    """Take the key out of the store if it still has ``revision``; run the kind's ``after_delete``. Returns the revision of
+    the delete. Raises what the caller retries on: ``Lost`` (here) when the object changed."""
     if ctx.dry_run:
         return revision
     try:
@@ -99,15 +93,14 @@ async def remove(ep: Endpoint, ctx: RequestContext, key: str, revision: int, old
     except CompareFailed as failed:
         if failed.current is None:
             raise not_found(ep.resource.group, ep.resource.plural, ctx.name) from None
-        raise _Lost from None
+        raise Lost from None
     if previous is None:
         raise not_found(ep.resource.group, ep.resource.plural, ctx.name)
     await ep.strategy.after_delete(ctx, old)
     return deleted_at
 
 
-def _answer(ep: Endpoint, ctx: RequestContext, gone: Obj, revision: int) -> Item:
-    del revision, ctx
+def _answer(ep: Endpoint, gone: Obj) -> Item:
     if ep.returns_deleted:
         return Rendered(gone)
     meta = gone["metadata"]
@@ -134,8 +127,8 @@ def check_preconditions(ep: Endpoint, ctx: RequestContext, options: DeleteReques
             ep.resource.group,
             ep.resource.plural,
             ctx.name,
-            f"the ResourceVersion in the precondition ({options.resource_version}) does not match the ResourceVersion in record "
-            f"({meta.get('resourceVersion', '')}). The object might have been modified",
+            f"the ResourceVersion in the precondition ({options.resource_version}) does not match the ResourceVersion in "
+            f"record ({meta.get('resourceVersion', '')}). The object might have been modified",
         )
 
 
@@ -218,7 +211,8 @@ def garbage_collection_finalizers(ep: Endpoint, options: DeleteRequest, old: Obj
 
 
 async def delete_collection(ep: Endpoint, ctx: RequestContext, items: list[Any], options: DeleteRequest) -> list[Item]:
-    """Delete the listed cache entries. Objects that vanish meanwhile are skipped. Returns what each delete answered, as objects."""
+    """Delete the listed cache entries. Objects that vanish meanwhile are skipped. Returns what each delete answered, as
+    objects."""
     gate = asyncio.Semaphore(COLLECTION_WORKERS)
 
     async def one(item: Any) -> Item | None:

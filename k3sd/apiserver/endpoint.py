@@ -1,7 +1,7 @@
 """``Endpoint``: everything about one served resource that requests would otherwise look up again and again.
 
-Built once a resource and kept by the registry: storage prefix and cache, strategy, schema type, conversion, the admission plugins of each
-operation.
+Built once a resource and kept by the registry: storage prefix and cache, strategy, schema type, conversion, the admission
+plugins of each operation.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _RETURNS_DELETED = frozenset(
 
 
 class Item(Protocol):
-    """An object as it is served: its bytes (``resourceVersion`` included) and, parsed when first asked for, its shared read-only
-    object. Watch cache entries are Items."""
+    """An object as it is served: its bytes (``resourceVersion`` included) and, parsed when first asked for, its shared
+    read-only object. Watch cache entries are Items."""
 
     @property
     def raw(self) -> bytes: ...

@@ -1,7 +1,7 @@
 """The short way for plain GETs and LISTs of a client that repeats itself (see ``connections``).
 
-Nothing is decided here that the long way would decide differently: the identity is proved again, authorization is asked again, and any
-failure goes back to the long way, which words it.
+Nothing is decided here that the long way would decide differently: the identity is proved again, authorization is asked
+again, and any failure goes back to the long way, which words it.
 """
 
 from __future__ import annotations
@@ -61,9 +61,7 @@ def _answerer(server: APIServer, headers: Any, certificate: bytes | None) -> Cal
             user = _now(authenticate(headers, certificate))
             if user is None:
                 return None
-            ctx = RequestContext(
-                user, info.verb, resource, "", info.namespace, info.name, path, user_agent=agent
-            )
+            ctx = RequestContext(user, info.verb, resource, "", info.namespace, info.name, path, user_agent=agent)
             if not authorize(ctx).allowed:
                 return None
             if info.verb == "get":

@@ -1,7 +1,7 @@
 """The HTTP face: authenticate, understand the request, authorize, call the registry, answer.
 
-Upstream: ``apiserver/pkg/server/config.go`` (the filter chain), ``endpoints/handlers``. Everything a client can get wrong becomes a
-``Status``; everything else is logged here, once, and becomes a 500.
+Upstream: ``apiserver/pkg/server/config.go`` (the filter chain), ``endpoints/handlers``. Everything a client can get wrong
+becomes a ``Status``; everything else is logged here, once, and becomes a 500.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from k3sd.apiserver.endpoint import Endpoint
 from k3sd.apiserver.negotiation import MediaType, negotiate
 from k3sd.apiserver.options import DeleteRequest, ListOptions, check_dry_run
 from k3sd.apiserver.registry import Registry
-from k3sd.apiserver.request import Authorizer, RequestContext, UserInfo
+from k3sd.apiserver.request import RequestContext, UserInfo
 from k3sd.apiserver.requestinfo import Query, RequestInfo, is_true
 from k3sd.apiserver.responses import Answer, Headers, Stream, status_answer
 from k3sd.apiserver.tables import check_include
@@ -64,14 +64,14 @@ def not_served() -> StatusError:
 
 
 class APIServer:
-    """The server behind one or more listeners. ``ready`` is False until ``bootstrap`` has made the start-up objects; requests are served
-    as soon as ``serve`` was called."""
+    """The server behind one or more listeners. ``ready`` is False until ``bootstrap`` has made the start-up objects; requests
+    are served as soon as ``serve`` was called."""
 
     def __init__(
         self,
         registry: Registry,
         authenticator: Any,
-        authorizer: Authorizer,
+        authorizer: Any,
         extra_routes: Mapping[str, ExtraHandler] | None = None,
         node_dialer: Callable[[str], Any] | None = None,
     ) -> None:
@@ -173,9 +173,9 @@ class APIServer:
         """The longest route that is the path or a folder above it."""
         best = ""
         for prefix in self._extra_prefixes:
-            if len(prefix) > len(best) and (path == prefix or prefix.endswith("/") or path.startswith(prefix + "/")):
-                if path.startswith(prefix):
-                    best = prefix
+            below = path == prefix or path.startswith(prefix if prefix.endswith("/") else prefix + "/")
+            if below and len(prefix) > len(best):
+                best = prefix
         return self._extra.get(best)
 
     async def authenticate(self, request: web.BaseRequest) -> UserInfo:
@@ -405,11 +405,12 @@ class APIServer:
 def build_server(
     registry: Registry,
     authenticator: Any,
-    authorizer: Authorizer,
+    authorizer: Any,
     extra_routes: Mapping[str, ExtraHandler] | None = None,
     node_dialer: Callable[[str], Any] | None = None,
 ) -> APIServer:
-    """``extra_routes`` maps path prefixes (``/cacerts``, ``/v1-k3s/``) to aiohttp handlers that answer before authentication."""
+    """``extra_routes`` maps path prefixes (``/cacerts``, ``/v1-k3s/``) to aiohttp handlers that answer before
+    authentication."""
     return APIServer(registry, authenticator, authorizer, extra_routes, node_dialer)
 
 
@@ -425,7 +426,7 @@ async def read_body(request: web.BaseRequest) -> bytes:
     content = request.content
     if length == "0" or (length is None and "Transfer-Encoding" not in headers):
         return b""
-    parts = []
+    parts: list[bytes] = []
     size = 0
     while True:
         part = await content.readany()
@@ -458,7 +459,8 @@ def wants_pretty(request: web.BaseRequest, query: Query) -> bool:
     """Source: ``isPrettyPrint``: the parameter, else what a person at a terminal or browser uses."""
     if "pretty" in query:
         return is_true(query["pretty"])
-    return request.headers.get("User-Agent", "").startswith(("curl", "Wget", "Mozilla/5.0"))
+    agent: str = request.headers.get("User-Agent", "")
+    return agent.startswith(("curl", "Wget", "Mozilla/5.0"))
 
 
 def warnings(ctx: RequestContext) -> Headers:

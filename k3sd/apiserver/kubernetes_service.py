@@ -1,6 +1,7 @@
 """``default/kubernetes``: the Service, Endpoints and EndpointSlice by which pods reach this API server.
 
-Upstream: ``controlplane/controller/kubernetesservice`` and ``controlplane/reconcilers``. Written at start, and only when something differs.
+Upstream: ``controlplane/controller/kubernetesservice`` and ``controlplane/reconcilers``. Written at start, and only when
+something differs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Joined lists, kept while nothing changes: many clients listing the same thing cost one join.
 
-A list is kept from its second request on, for some seconds, and dropped in the loop turn in which any object of the resource changes.
+A list is kept from its second request on, for some seconds, and dropped in the loop turn in which any object of the resource
+changes.
 """
 
 from __future__ import annotations

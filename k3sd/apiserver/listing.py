@@ -1,7 +1,7 @@
 """Get and list: bytes from the watch cache, chunks at one revision, selectors.
 
-Upstream: ``storage/etcd3/store.go`` (GetList), ``storage/continue.go``, ``storage/cacher``. The cache is fed before writers are answered, so it
-is never stale; only lists at an older revision ask the store.
+Upstream: ``storage/etcd3/store.go`` (GetList), ``storage/continue.go``, ``storage/cacher``. The cache is fed before writers
+are answered, so it is never stale; only lists at an older revision ask the store.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import binascii
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from k3sd.apimachinery import codec
 from k3sd.apimachinery.errors import Obj, StatusError, bad_request, gone, not_found
@@ -20,14 +21,21 @@ from k3sd.apiserver.request import RequestContext
 from k3sd.datastore.backend import Compacted, FutureRevision, KeyValue
 
 CONTINUE_EXPIRED = (
-    "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue "
-    "parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided "
-    "token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was "
-    "returned and now may show up in the list."
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
+    "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
+    "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
+    "deleted between the time the first chunk was returned and now may show up in the list."
 )
 LIST_EXPIRED = "The resourceVersion for the provided list is too old."
 
 Match = Callable[[Item], bool]
+
+
+class Keyed(Item, Protocol):
+    """An Item from the store."""
+
+    @property
+    def key(self) -> str: ...
 
 
 @dataclass(slots=True)
@@ -108,7 +116,8 @@ def _not_future(ep: Endpoint, revision: int) -> None:
 
 
 def matcher(ep: Endpoint, options: ListOptions) -> Match | None:
-    """What an object must satisfy to be listed, None when everything does. Raises 400 for a field that cannot be selected on."""
+    """What an object must satisfy to be listed, None when everything does. Raises 400 for a field that cannot be selected
+    on."""
     labels, fields = options.labels, options.fields
     if fields is not None:
         own = selectable(ep)
@@ -183,6 +192,8 @@ async def list_items(ep: Endpoint, ctx: RequestContext, options: ListOptions) ->
             revision = 0
     elif options.resource_version and options.resource_version != "0":
         asked = options.revision()
+        if asked > cache.revision:
+            await cache.fresh()
         _not_future(ep, asked)
         if options.match == "Exact" or (not options.match and options.limit > 0):
             revision = asked
@@ -192,7 +203,7 @@ async def list_items(ep: Endpoint, ctx: RequestContext, options: ListOptions) ->
     current = cache.revision
     if revision and revision != current:
         try:
-            entries: Sequence[Item] = await _list_at(ep, start, scope, revision)
+            entries: Sequence[Keyed] = await _list_at(ep, start, scope, revision)
         except Compacted:
             raise _expired(options, start, scope) from None
         except FutureRevision as error:
@@ -201,7 +212,7 @@ async def list_items(ep: Endpoint, ctx: RequestContext, options: ListOptions) ->
         revision = current
         entries = ep.cache.list(scope)
         if start != scope:
-            entries = [e for e in entries if e.key >= start]  # type: ignore[attr-defined]
+            entries = [e for e in entries if e.key >= start]
     return _chunk(ep, entries, match, options.limit, revision, scope)
 
 
@@ -234,19 +245,19 @@ class Past:
         return self._obj
 
 
-async def _list_at(ep: Endpoint, start: str, scope: str, revision: int) -> list[Item]:
+async def _list_at(ep: Endpoint, start: str, scope: str, revision: int) -> list[Keyed]:
     from k3sd.apiserver.storage import prefix_end
 
     result = await ep.registry.backend.list(start, prefix_end(scope), revision=revision)
     return [Past(kv) for kv in result.kvs]
 
 
-def _chunk(ep: Endpoint, entries: Sequence[Item], match: Match | None, limit: int, revision: int, scope: str) -> ListAnswer:
+def _chunk(ep: Endpoint, entries: Sequence[Keyed], match: Match | None, limit: int, revision: int, scope: str) -> ListAnswer:
     taken: Sequence[Item] = entries
     continue_ = ""
     remaining = 0
     if match is not None:
-        found: list[Item] = []
+        found: list[Keyed] = []
         for item in entries:
             if match(item):
                 if limit > 0 and len(found) == limit:
@@ -256,12 +267,12 @@ def _chunk(ep: Endpoint, entries: Sequence[Item], match: Match | None, limit: in
         taken = found
     elif 0 < limit < len(entries):
         taken = entries[:limit]
-        continue_ = _after(taken[-1], scope, revision)
+        continue_ = _after(entries[limit - 1], scope, revision)
         remaining = len(entries) - limit
     if ep.from_storage is not None:
         taken = [Rendered(ep.from_storage(i.obj)) for i in taken]
     return ListAnswer(ep, taken, revision, continue_, remaining)
 
 
-def _after(item: Item, scope: str, revision: int) -> str:
-    return encode_continue(revision, item.key[len(scope) :] + "\0")  # type: ignore[attr-defined]
+def _after(item: Keyed, scope: str, revision: int) -> str:
+    return encode_continue(revision, item.key[len(scope) :] + "\0")

@@ -1,15 +1,17 @@
-"""Who owns which field: keeps ``metadata.managedFields`` on creates and updates. Source: ``managedfields/internal/fieldmanager.go``."""
+"""Who owns which field: keeps ``metadata.managedFields`` on creates and updates. Source:
+``managedfields/internal/fieldmanager.go``."""
 
 from __future__ import annotations
 
 from k3sd.apimachinery import apply
 from k3sd.apimachinery.errors import Obj
+from k3sd.apimachinery.fieldset import Tree
 from k3sd.apiserver.endpoint import Endpoint
 from k3sd.apiserver.request import RequestContext
 
 MANAGER_LIMIT = 128
-_STATUS = {"f:status": {}}
-_SPEC = {"f:spec": {}}
+_STATUS: Tree = {"f:status": {}}
+_SPEC: Tree = {"f:spec": {}}
 
 
 def manager_of(ctx: RequestContext) -> str:
@@ -20,7 +22,7 @@ def manager_of(ctx: RequestContext) -> str:
     return "".join(c for c in agent if c.isprintable())[:MANAGER_LIMIT] or "unknown"
 
 
-def reset_fields(ep: Endpoint, subresource: str) -> dict[str, dict[str, object]] | None:
+def reset_fields(ep: Endpoint, subresource: str) -> Tree | None:
     """What a write through this endpoint cannot change, as a field set (``GetResetFields``)."""
     if subresource == "status":
         return _SPEC

@@ -1,7 +1,7 @@
 """Content negotiation: what a client accepts, what a body is. Pure and cached by header text.
 
-Source: ``apiserver/pkg/endpoints/handlers/negotiation``. Answers are JSON, YAML, Tables or PartialObjectMetadata as JSON; a client that
-prefers protobuf and also lists JSON gets JSON.
+Source: ``apiserver/pkg/endpoints/handlers/negotiation``. Answers are JSON, YAML, Tables or PartialObjectMetadata as JSON; a
+client that prefers protobuf and also lists JSON gets JSON.
 """
 
 from __future__ import annotations

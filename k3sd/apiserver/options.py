@@ -1,5 +1,5 @@
-"""Options of list, watch, write and delete requests, checked once. Source: ``meta/v1`` ``ListOptions`` and ``DeleteOptions`` and their
-validation (``apimachinery/pkg/apis/meta/internalversion/validation``, ``.../v1/validation``)."""
+"""Options of list, watch, write and delete requests, checked once. Source: ``meta/v1`` ``ListOptions`` and ``DeleteOptions``
+and their validation (``apimachinery/pkg/apis/meta/internalversion/validation``, ``.../v1/validation``)."""
 
 from __future__ import annotations
 

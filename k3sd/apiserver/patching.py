@@ -1,7 +1,7 @@
 """PATCH: the four patch types on top of the write path.
 
-Upstream: ``apiserver/pkg/endpoints/handlers/patch.go``. The patch is applied to the current object; a lost race is retried with the newer
-object unless the patch itself names a ``resourceVersion``.
+Upstream: ``apiserver/pkg/endpoints/handlers/patch.go``. The patch is applied to the current object; a lost race is retried
+with the newer object unless the patch itself names a ``resourceVersion``.
 """
 
 from __future__ import annotations

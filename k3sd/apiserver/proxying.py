@@ -68,7 +68,8 @@ def _tls(target: Target) -> Any:
 
 
 async def log(request: web.BaseRequest, target: Target, path: str) -> Any:
-    """Stream a container's log from the kubelet; over a websocket when the client asked for one. Raises StatusError for a refusal."""
+    """Stream a container's log from the kubelet; over a websocket when the client asked for one. Raises StatusError for a
+    refusal."""
     async with session() as client:
         try:
             answer = await client.get(url_of(target, path), ssl=_tls(target))
@@ -130,7 +131,8 @@ async def _log_websocket(request: web.BaseRequest, answer: aiohttp.ClientRespons
 
 
 async def forward(request: web.BaseRequest, target: Target, path: str, prefix: str) -> Any:
-    """Pass a request to the backend and its answer back. ``prefix`` is the proxy's own path, put before links in HTML and redirects."""
+    """Pass a request to the backend and its answer back. ``prefix`` is the proxy's own path, put before links in HTML and
+    redirects."""
     forwarded = [
         ("X-Forwarded-Proto", "https"),
         ("X-Forwarded-Uri", prefix + path.partition("?")[0]),

@@ -1,14 +1,14 @@
 """``Registry``: the API server behind HTTP. One generic path for every resource; nothing here knows about sockets.
 
-``http`` and ``client.inprocess`` build a ``RequestContext`` and call these methods; authorization has been done by then. Components inside
-the server read with ``read``/``read_all`` (shared objects of the watch cache, no I/O) and write through ``client``.
-Upstream: ``apiserver/pkg/registry/generic/registry``.
+``http`` and ``client.inprocess`` build a ``RequestContext`` and call these methods; authorization has been done by then.
+Components inside the server read with ``read``/``read_all`` (shared objects of the watch cache, no I/O) and write through
+``client``. Upstream: ``apiserver/pkg/registry/generic/registry``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from k3sd.apimachinery.errors import Obj, StatusError, method_not_supported, not_found
 from k3sd.apimachinery.resource import Resource
@@ -115,6 +115,8 @@ class Registry:
         from k3sd.apiserver import watching
 
         assert ctx.resource is not None
+        if options.revision() > self.cache.revision:
+            await self.cache.fresh()
         return watching.open_watch(self.endpoint(ctx.resource), ctx, options)
 
     async def create(self, ctx: RequestContext, obj: Obj) -> Item:
@@ -128,9 +130,9 @@ class Registry:
         return await writes.update(self.endpoint(ctx.resource), ctx, obj)
 
     async def modify(self, ctx: RequestContext, change: writes.Change) -> Item:
-        """Read-modify-write of ``ctx.name`` through admission and validation, for subresource handlers: ``change`` makes the new
-        object from the current one (shared: it must copy), and is called again when somebody else was faster. ``ctx.subresource``
-        may be any name; only "status" keeps the spec. ``ctx.verb`` stays the request's."""
+        """Read-modify-write of ``ctx.name`` through admission and validation, for subresource handlers: ``change`` makes the
+        new object from the current one (shared: it must copy), and is called again when somebody else was faster.
+        ``ctx.subresource`` may be any name; only "status" keeps the spec. ``ctx.verb`` stays the request's."""
         assert ctx.resource is not None
         item, _ = await writes.modify(self.endpoint(ctx.resource), ctx, change)
         return item

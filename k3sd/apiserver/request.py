@@ -35,7 +35,8 @@ class RequestContext:
     """One API request. For non-resource requests ``resource`` is None and ``path`` is what RBAC looks at.
 
     ``verb`` is the authorization verb. ``warnings`` are texts for ``Warning: 299`` headers. ``user_agent`` is the default
-    field manager source. ``field_selector`` is the text of a list or watch (nodes may only select their own pods). ``privileged`` requests (in-process components) skip authorization but not admission.
+    field manager source. ``field_selector`` is the text of a list or watch (nodes may only select their own pods).
+    ``privileged`` requests (in-process components) skip authorization but not admission.
     """
 
     user: UserInfo

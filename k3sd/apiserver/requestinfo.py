@@ -47,7 +47,8 @@ def parse_query_multi(text: str) -> list[tuple[str, str]]:
 
 
 def is_true(value: str | None) -> bool:
-    """Go's ``strconv.ParseBool`` as query conversion uses it: present and not 0/false (``?watch`` and ``?watch=`` are... set)."""
+    """Go's ``strconv.ParseBool`` as query conversion uses it: present and not 0/false (``?watch`` and ``?watch=`` are...
+    set)."""
     if value is None:
         return False
     return value.lower() not in ("0", "false", "f")
@@ -80,11 +81,10 @@ def parse(method: str, path: str, query: Query) -> RequestInfo:
         rest = rest[1:]
     if "%" in path:
         rest = [unquote(p) for p in rest[:5]] + rest[5:]
-    if rest[0] == "namespaces":
-        if len(rest) > 1:
-            info.namespace = rest[1]
-            if len(rest) > 2 and rest[2] not in NAMESPACE_SUBRESOURCES:
-                rest = rest[2:]
+    if rest[0] == "namespaces" and len(rest) > 1:
+        info.namespace = rest[1]
+        if len(rest) > 2 and rest[2] not in NAMESPACE_SUBRESOURCES:
+            rest = rest[2:]
     info.plural = rest[0]
     if len(rest) > 1:
         info.name = rest[1]

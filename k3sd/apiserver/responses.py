@@ -1,7 +1,7 @@
 """Answers on the wire: one head and one body written in one go, and chunked streams.
 
-``Answer`` has the two methods that aiohttp's low-level server asks of a response, without its per-header work. Bodies are compressed only
-when they are large and the client asked, in a thread.
+``Answer`` has the two methods that aiohttp's low-level server asks of a response, without its per-header work. Bodies are
+compressed only when they are large and the client asked, in a thread.
 """
 
 from __future__ import annotations

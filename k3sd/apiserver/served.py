@@ -6,7 +6,7 @@ with every change, so that discovery and OpenAPI documents are built once a chan
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
@@ -14,7 +14,8 @@ from k3sd.apimachinery.resource import Resource, Subresource
 
 
 class VersionKey(NamedTuple):
-    """Sort key of an API version: GA before beta before alpha, newer first. Source: ``util/version.CompareKubeAwareVersionStrings``."""
+    """Sort key of an API version: GA before beta before alpha, newer first. Source:
+    ``util/version.CompareKubeAwareVersionStrings``."""
 
     stability: int
     major: int
@@ -56,7 +57,8 @@ GROUP_ORDER = (
     "resource.k8s.io",
     "flowcontrol.apiserver.k8s.io",
 )
-"""Discovery order of the built-in groups (``kube-aggregator`` priorities): the first group that knows a short name wins in kubectl."""
+"""Discovery order of the built-in groups (``kube-aggregator`` priorities): the first group that knows a short name wins in
+kubectl."""
 
 
 class ServedResources:
@@ -66,7 +68,7 @@ class ServedResources:
         self._rows: dict[tuple[str, str, str], Resource] = {(r.group, r.version, r.plural): r for r in rows}
         self.generation = 1
 
-    def __iter__(self) -> Iterable[Resource]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Resource]:
         return iter(tuple(self._rows.values()))
 
     def find(self, group: str, version: str, plural: str) -> Resource | None:

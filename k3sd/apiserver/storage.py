@@ -1,7 +1,8 @@
 """Where an object lives in the store and in which version.
 
-Keys are upstream's (``kubeapiserver/default_storage_factory_builder.go``): an etcd or a K3s database can be read by an upstream API
-server and back. Values are JSON in the storage version, ``kind``, ``apiVersion`` and ``metadata`` first, without ``resourceVersion``.
+Keys are upstream's (``kubeapiserver/default_storage_factory_builder.go``): an etcd or a K3s database can be read by an
+upstream API server and back. Values are JSON in the storage version, ``kind``, ``apiVersion`` and ``metadata`` first, without
+``resourceVersion``.
 """
 
 from __future__ import annotations

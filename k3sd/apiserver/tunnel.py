@@ -1,4 +1,5 @@
-"""Raw upgrade tunnels: after ``101 Switching Protocols`` every byte goes through untouched, in both directions (SPDY and websocket alike).
+"""Raw upgrade tunnels: after ``101 Switching Protocols`` every byte goes through untouched, in both directions (SPDY and
+websocket alike).
 
 Upstream: ``apimachinery/pkg/util/proxy/upgradeaware.go``.
 """

@@ -1,7 +1,8 @@
 """Watch: the cache's changes as a client asked to see them.
 
-Adds to the cache's watchers what the API promises: initial events, selector transitions, bookmarks, conversion between versions, the end after
-``timeoutSeconds``. Upstream: ``storage/cacher/cache_watcher.go``, KEP-3157 (watch-list), KEP-956 (bookmarks).
+Adds to the cache's watchers what the API promises: initial events, selector transitions, bookmarks, conversion between
+versions, the end after ``timeoutSeconds``. Upstream: ``storage/cacher/cache_watcher.go``, KEP-3157 (watch-list), KEP-956
+(bookmarks).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Create and update: the one write path of every kind.
 
 Upstream: ``registry/generic/registry/store.go`` (Create, Update), ``registry/rest/{create,update,meta}.go`` and
-``api/validation/objectmeta.go``. Order of a write: metadata of the server, defaults, mutating admission, strategy, validation, validating
-admission, allocation, one compare-and-swap in the store. The cache holds the new object before the writer is answered.
+``api/validation/objectmeta.go``. Order of a write: metadata of the server, defaults, mutating admission, strategy,
+validation, validating admission, allocation, one compare-and-swap in the store. The cache holds the new object before the
+writer is answered.
 """
 
 from __future__ import annotations
@@ -117,8 +118,8 @@ async def create(ep: Endpoint, ctx: RequestContext, obj: Obj, managed: bool = Tr
 
 
 def _free_name(ep: Endpoint, ctx: RequestContext, base: str) -> str:
-    """A name nobody has, in eight attempts (KEP-4420). The cache knows every stored name, so only a write in flight could still take
-    it. Raises 409."""
+    """A name nobody has, in eight attempts (KEP-4420). The cache knows every stored name, so only a write in flight could
+    still take it. Raises 409."""
     name = ""
     for _ in range(NAME_ATTEMPTS):
         name = generate_name(base)
@@ -133,7 +134,8 @@ def _no_free_name(ep: Endpoint, name: str) -> StatusError:
     return StatusError(
         409,
         "AlreadyExists",
-        f"{resource.qualified} {go_value(name)} already exists, the server was not able to generate a unique name for the object",
+        f"{resource.qualified} {go_value(name)} already exists, the server was not able to generate a unique name for the "
+        "object",
         {"name": name, "group": resource.group, "kind": resource.plural, "retryAfterSeconds": 1},
     )
 
@@ -233,8 +235,8 @@ async def modify(
 ) -> tuple[Item, bool]:
     """Read, change, write back with compare-and-swap; again when somebody else was faster and the change names no
     ``resourceVersion``. ``created`` is what to store when there is no such object and the kind allows creation by PUT.
-    ``managed`` is False when the change has set managedFields itself (apply). ``patch`` checks the changed name; ``conditional`` is True
-    when a patch names a ``resourceVersion`` that it may not be retried without."""
+    ``managed`` is False when the change has set managedFields itself (apply). ``patch`` checks the changed name;
+    ``conditional`` is True when a patch names a ``resourceVersion`` that it may not be retried without."""
     resource = ep.resource
     key = ep.key(ctx.namespace, ctx.name)
     for attempt in range(UPDATE_ATTEMPTS):
@@ -253,9 +255,10 @@ async def modify(
             check_name(ep, ctx, meta)
         try:
             return await _replace(ep, ctx, key, entry.revision, old, new, managed), False
-        except _Lost:
+        except Lost:
             if (given and not patch) or conditional or attempt == UPDATE_ATTEMPTS - 1:
                 raise conflict(resource.group, resource.plural, ctx.name) from None
+            await ep.registry.cache.fresh()  # with several servers on one store, the newer object may still be on its way
     raise AssertionError("unreachable")
 
 
@@ -272,8 +275,8 @@ def authorize_create(ep: Endpoint, ctx: RequestContext) -> None:
         raise forbidden_error(asked, decision)
 
 
-class _Lost(Exception):
-    """Somebody else wrote the object between our read and our write."""
+class Lost(Exception):
+    """Somebody else wrote the object between our read and our write; read again."""
 
 
 async def _replace(ep: Endpoint, ctx: RequestContext, key: str, revision: int, old: Obj, new: Obj, managed: bool) -> Item:
@@ -316,7 +319,7 @@ async def _replace(ep: Endpoint, ctx: RequestContext, key: str, revision: int, o
 
     current = ep.cache.get(key)
     if current is None or current.revision != revision:
-        raise _Lost  # admission took a while; do not allocate for a write that cannot succeed
+        raise Lost  # admission took a while; do not allocate for a write that cannot succeed
     if new == old or (managed is False and same_but_times(new, old)):
         return ep.view(current)
     if should_delete_during_update(ep, new, old):
@@ -340,7 +343,7 @@ async def _swap(ep: Endpoint, ctx: RequestContext, key: str, revision: int, old:
         except CompareFailed as failed:
             if failed.current is None:
                 raise not_found(ep.resource.group, ep.resource.plural, ctx.name) from None
-            raise _Lost from None
+            raise Lost from None
         done = True
         return _stored(ep, new, stored, written)
     finally:
@@ -355,7 +358,8 @@ def _check_precondition(ep: Endpoint, ctx: RequestContext, revision: int, meta: 
     if uid and uid != old_meta.get("uid"):
         detail = (
             f"StorageError: invalid object, Code: 4, Key: {ep.key(ctx.namespace, ctx.name)}, ResourceVersion: 0, "
-            f"AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {old_meta.get('uid', '')}"
+            f"AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, "
+            f"UID in object meta: {old_meta.get('uid', '')}"
         )
         raise conflict(resource.group, resource.plural, ctx.name, detail)
     given = meta.get("resourceVersion", "")

@@ -178,8 +178,8 @@ class InProcessClient:
         ctx.field_selector = field_selector
         options = ListOptions(resource_version, timeout_seconds=timeout_seconds, allow_bookmarks=False)
         options.select(label_selector, field_selector)
-        # Bookmarks keep a remote client's version fresh; here a version is as old as the history, which only an idle watch outlives,
-        # and then it lists again from memory.
+        # Bookmarks keep a remote client's version fresh; here a version is as old as the history, which only an idle watch
+        # outlives, and then it lists again from memory.
         del allow_bookmarks
         watch = await self._registry.watch(ctx, options)
         try:

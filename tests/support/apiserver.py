@@ -1,4 +1,5 @@
-"""A real API server for tests: TLS on a random loopback port, the memory or sqlite store, everybody with a token is an administrator."""
+"""A real API server for tests: TLS on a random loopback port, the memory or sqlite store, everybody with a token is an
+administrator."""
 
 from __future__ import annotations
 

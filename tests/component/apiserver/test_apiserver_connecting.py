@@ -69,7 +69,8 @@ async def raw(server: TestServer, request: str) -> tuple[asyncio.StreamReader, a
 
 
 UPGRADE = (
-    "POST /api/v1/namespaces/default/pods/p/exec?command=sh&command=-c&command=echo+1&stdin=true&stdout=true&tty=false HTTP/1.1\r\n"
+    "POST /api/v1/namespaces/default/pods/p/exec?command=sh&command=-c&command=echo+1&stdin=true&stdout=true&tty=false "
+    "HTTP/1.1\r\n"
     "Host: x\r\nAuthorization: Bearer {token}\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
     "X-Stream-Protocol-Version: v4.channel.k8s.io\r\nContent-Length: 0\r\n\r\n"
 )

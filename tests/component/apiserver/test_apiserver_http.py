@@ -248,7 +248,7 @@ async def test_dry_run_changes_nothing(http: Http, server: TestServer) -> None:
     status, _, _ = await http("GET", f"{CONFIGMAPS}/a")
     assert status == 404
     assert server.registry.cache.revision == before
-    status, _, body = await http("POST", CONFIGMAPS + "?dryRun=Some", configmap("a"))
+    status, _, _ = await http("POST", CONFIGMAPS + "?dryRun=Some", configmap("a"))
     assert status == 422
 
 

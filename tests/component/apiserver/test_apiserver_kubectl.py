@@ -116,7 +116,9 @@ async def test_watch_prints_changes(server: TestServer, program: str) -> None:
     assert process.stdout is not None
     try:
         cache = server.registry.endpoint(resources.CONFIGMAPS).cache
-        while not cache.watchers:
+        for _ in range(500):
+            if cache.watchers:
+                break
             await asyncio.sleep(0.02)
         await server.registry.client().create(
             resources.CONFIGMAPS, {"metadata": {"name": "seen", "namespace": "default"}, "data": {"a": "b"}}
