@@ -350,7 +350,7 @@ class _YAMLReader:
         if kind == "int":
             return _yaml_int(text)
         if kind == "float":
-            return float(text.replace("_", ""))
+            return _yaml_float(text)
         return _MergeKey(text) if kind == "merge" else text
 
 
@@ -359,6 +359,15 @@ def _key_text(key: Any) -> str:
     if isinstance(key, bool):
         return "true" if key else "false"
     return "null" if key is None else str(key)
+
+
+def _yaml_float(text: str) -> Any:
+    """Whole numbers come out as integers, as they do on Go's way through JSON; what is no number after all stays text."""
+    try:
+        value = float(text.replace("_", ""))
+    except ValueError:
+        return text
+    return int(value) if value.is_integer() and abs(value) < 1e21 else value
 
 
 def _yaml_int(text: str) -> int:

@@ -171,6 +171,34 @@ def test_yaml_reads_as_upstream_does() -> None:
     }
 
 
+YAML_SCALARS = [
+    ("08", 8),
+    ("010", 8),
+    ("0o10", 8),
+    ("0x10", 16),
+    ("0b11", 3),
+    ("1e3", 1000),
+    ("3.0", 3),
+    (".5", 0.5),
+    ("1.5e-1", 0.15),
+    ("+1", 1),
+    ("-_", "-_"),
+    ("1.2.3", "1.2.3"),
+    ("1:30", "1:30"),
+    ("~", None),
+    ("'1'", "1"),
+    ("!!str 1", "1"),
+    ("off", False),
+    ("Yes", True),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), YAML_SCALARS, ids=[t for t, _ in YAML_SCALARS])
+def test_yaml_scalars(text: str, value: object) -> None:
+    obj, _ = codec.decode_yaml(f"a: {text}\n".encode())
+    assert obj == {"a": value} and type(obj["a"]) is type(value)
+
+
 def test_yaml_bomb_is_refused() -> None:
     lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x,x]"]
     lines += [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
