@@ -252,6 +252,8 @@ class APIServer:
                 item = self.registry.get(ctx, query.get("resourceVersion", ""))
                 return rendering.object_answer(ep, item, media, include=include)
             options = ListOptions.from_query(query, verb == "watch")
+            if verb == "watch" and info.name and options.fields is None:
+                options.select("", f"metadata.name={info.name}")  # the legacy /api/v1/watch/.../pods/NAME
             if verb == "list":
                 return rendering.list_answer(await self.registry.list(ctx, options), media, include=include)
             return await self._watch(request, ctx, ep, options, media, include)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
 from typing import Any
 
 import pytest
 
 from k3sd.apis import resources
+from k3sd.apiserver import http as http_module
 from k3sd.datastore import mvcc
 from tests.component.apiserver.conftest import Http
-from tests.support.apiserver import TestServer
+from tests.support.apiserver import TOKEN, TestServer
 
 CONFIGMAPS = "/api/v1/namespaces/default/configmaps"
 PODS = "/api/v1/namespaces/default/pods"
@@ -384,6 +386,42 @@ async def test_selector_transitions(http: Http) -> None:
         kind, last = await watch.event()
         assert (kind, last["data"], last["metadata"]["labels"]["state"]) == ("DELETED", {"k": "1"}, "on")
         assert last["metadata"]["resourceVersion"] == off["metadata"]["resourceVersion"]
+
+
+async def test_legacy_watch_of_one_object(http: Http) -> None:
+    await http("POST", CONFIGMAPS, configmap("a"))
+    await http("POST", CONFIGMAPS, configmap("b"))
+    async with Stream(http, "/api/v1/watch/namespaces/default/configmaps/b?timeoutSeconds=1") as watch:
+        kind, obj = await watch.event()
+        assert (kind, obj["metadata"]["name"]) == ("ADDED", "b")
+        assert await watch.ended()
+
+
+async def test_a_client_that_does_not_read_is_cut_and_stalls_nobody(
+    http: Http, server: TestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_module, "SLOW_CLIENT_SECONDS", 0.2)
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", server.port, ssl=server.client_context(), server_hostname="localhost", limit=1024
+    )
+    writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    writer.write(
+        f"GET {CONFIGMAPS}?watch=1&resourceVersion=0 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    cache = server.registry.endpoint(resources.CONFIGMAPS).cache
+    assert cache.watchers == 1
+    big = configmap("big", k="x" * 500_000)
+    await http("POST", CONFIGMAPS, big)
+    for number in range(100):
+        big["data"]["n"] = str(number)
+        status, _, _ = await asyncio.wait_for(http("PUT", f"{CONFIGMAPS}/big", big), 5)
+        assert status == 200
+        if not cache.watchers:
+            break
+        await asyncio.sleep(0.05)
+    assert cache.watchers == 0, "the watch of the client that does not read is still open"
+    writer.transport.abort()
 
 
 async def test_watch_ends_in_time(http: Http) -> None:
