@@ -83,6 +83,19 @@ def test_a_reader_never_sees_a_mixture(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "2"
 
 
+@needs_root
+def test_a_full_disk_keeps_the_old_files(root: Path) -> None:
+    volume = root / "v"
+    volume.mkdir()
+    mounts.mount_tmpfs(str(volume), 64 * 1024)
+    atomic_writer.write(volume, projections(a="old", b="old"))
+    names = sorted(os.listdir(volume))
+    with pytest.raises(OSError, match="No space left"):
+        atomic_writer.write(volume, projections(a="new", b="x" * 100_000))
+    assert sorted(os.listdir(volume)) == names and (volume / "a").read_text() == (volume / "b").read_text() == "old"
+    assert atomic_writer.write(volume, projections(a="new", b="new"))
+
+
 def _assert_old(target: Path) -> None:
     assert (target / "a").read_text() == (target / "b").read_text() == "1"
 
