@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 
@@ -10,8 +9,6 @@ def main() -> int:
     """Run what the first word names; returns the exit code."""
     argv = sys.argv[1:]
     first = argv[0] if argv else ""
-    # gRPC 1.52 and newer hold up every fork of a process with open channels, and the parts here run short commands.
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
     if first in ("server", "agent") and not {"-h", "--help", "-help"} & set(argv):
         from k3sd.server import main as run_parent
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shlex
+import signal
+import subprocess
 from collections.abc import Mapping, Sequence
 
 log = logging.getLogger(__name__)
@@ -33,27 +36,35 @@ async def run(
     clean.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     log.debug("run %s", shlex.join(argv))
     try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=clean,
-            start_new_session=True,
-        )
+        process = await asyncio.to_thread(_start, argv, clean, stdin is not None)
     except FileNotFoundError as error:
         raise CommandError(argv, f"{argv[0]} is not installed", "") from error
+    talk = asyncio.get_running_loop().run_in_executor(None, process.communicate, stdin)
     try:
         async with asyncio.timeout(timeout_seconds):
-            out, err = await process.communicate(stdin)
+            out, err = await asyncio.shield(talk)
     except TimeoutError as error:
         raise CommandError(argv, f"not done after {timeout_seconds:.0f} s: killed", "") from error
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        if not talk.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await talk
     if process.returncode:
         from k3sd.procs.child import describe_exit
 
         raise CommandError(argv, describe_exit(process.returncode), (err or out)[-OUTPUT_LIMIT_BYTES:].decode(errors="replace"))
     return out[:OUTPUT_LIMIT_BYTES].decode(errors="replace")
+
+
+def _start(argv: Sequence[str], environ: Mapping[str, str], has_input: bool) -> subprocess.Popen[bytes]:
+    """In a session of its own. Not through the event loop: libuv forks, which gRPC holds up while a channel is open, whereas
+    ``subprocess`` uses vfork and runs no such handlers."""
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environ,
+        start_new_session=True,
+    )
