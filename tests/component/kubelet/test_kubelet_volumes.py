@@ -4,7 +4,6 @@ import asyncio
 import base64
 import os
 import stat
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -12,15 +11,13 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "unit" / "kubelet"))
-from test_kubelet_sources import FakeClient, settle
-
 from k3sd.kubelet.sources import Sources
 from k3sd.kubelet.tokens import TokenManager
 from k3sd.kubelet.volumes import atomic_writer, mounts, ownership, subpath
 from k3sd.kubelet.volumes.atomic_writer import FileProjection, PayloadError
 from k3sd.kubelet.volumes.manager import VolumeManager
 from k3sd.kubelet.volumes.plan import HostPath, VolumeError
+from tests.support.fakeclient import FakeClient, settle
 
 Obj = dict[str, Any]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
