@@ -9,10 +9,10 @@ UNITS = $(DESTDIR)$(UNITDIR)
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' k3sd/__init__.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop test bench lint sample man install deb rpm clean
+.PHONY: help run stop test bench bench-datastore robustness lint sample man install deb rpm clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 
 run: ## (root) install what is needed, start the server, deploy the sample application
 	@sh scripts/run.sh
@@ -25,6 +25,12 @@ test: ## (root) install what the tests need and run all of them
 
 bench: ## (root) measure every line of the budget
 	@$(PYTHON) -m bench
+
+bench-datastore: ## measure every store driver and the etcd face
+	@$(PYTHON) -m bench.datastore
+
+robustness: ## break the stores in every way for a while and check that nothing was lost
+	@K3SD_ROBUSTNESS_SECONDS=20 $(PYTHON) -m pytest tests/robustness -q
 
 lint: ## format and check the code
 	@bin=$$(sh scripts/tools.sh) && $$bin/ruff format . && $$bin/ruff check . && $$bin/mypy --python-executable $(PYTHON)

@@ -217,6 +217,8 @@ class SqliteLog:
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA wal_autocheckpoint = 0")
         db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES * 2}")
+        with contextlib.suppress(sqlite3.OperationalError):
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # may free what a full disk lacks
         self._load(db)
 
     def _commit_once(self, ops: Sequence[Op]) -> list[Event]:
