@@ -1,4 +1,4 @@
-"""Cluster-scoped objects the API server itself provides: system PriorityClasses and the default ServiceCIDR.
+"""What the API server itself provides: system PriorityClasses, the default ServiceCIDR, what extension servers trust.
 
 Upstream: ``pkg/registry/scheduling/rest`` (``AddSystemPriorityClasses``), ``controlplane/controller/defaultservicecidr``.
 """
@@ -35,14 +35,44 @@ async def make_system_objects(registry: Registry) -> None:
         },
     )
     await _mark_ready(registry)
+    await _publish_authentication(registry)
 
 
-async def _ensure(registry: Registry, resource: Resource, obj: Obj) -> None:
-    name = obj["metadata"]["name"]
-    if registry.read(resource, name) is not None:
+async def _publish_authentication(registry: Registry) -> None:
+    """``kube-system/extension-apiserver-authentication``: by which certificates extension servers know users and this server.
+
+    Upstream: ``controlplane/controller/clusterauthenticationtrust``."""
+    tls = registry.settings.paths.tls
+    clients, proxies = tls / "client-ca.crt", tls / "request-header-ca.crt"
+    if not clients.exists() or not proxies.exists():
         return
+    data = {
+        "client-ca-file": clients.read_text(),
+        "requestheader-allowed-names": '["system:auth-proxy"]',
+        "requestheader-client-ca-file": proxies.read_text(),
+        "requestheader-extra-headers-prefix": '["X-Remote-Extra-"]',
+        "requestheader-group-headers": '["X-Remote-Group"]',
+        "requestheader-uid-headers": '["X-Remote-Uid"]',
+        "requestheader-username-headers": '["X-Remote-User"]',
+    }
+    name, namespace = "extension-apiserver-authentication", "kube-system"
+    obj: Obj = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name, "namespace": namespace}, "data": data}
+    await _ensure(registry, resources.CONFIGMAPS, obj, namespace)
+    live = registry.read(resources.CONFIGMAPS, name, namespace)
+    if live is not None and live.get("data") != data:
+        new: Obj = clone(live)
+        new["data"] = data
+        ctx = RequestContext(LOOPBACK, "update", resources.CONFIGMAPS, namespace=namespace, name=name, privileged=True)
+        await registry.update(ctx, new)
+
+
+async def _ensure(registry: Registry, resource: Resource, obj: Obj, namespace: str = "") -> None:
+    name = obj["metadata"]["name"]
+    if registry.read(resource, name, namespace) is not None:
+        return
+    ctx = RequestContext(LOOPBACK, "create", resource, namespace=namespace, name=name, privileged=True)
     try:
-        await registry.create(RequestContext(LOOPBACK, "create", resource, name=name, privileged=True), obj)
+        await registry.create(ctx, obj)
     except StatusError as error:
         if error.reason != "AlreadyExists":
             raise

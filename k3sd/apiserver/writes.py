@@ -62,12 +62,12 @@ def metadata_of(obj: Obj) -> Obj:
 
 
 def check_namespace(ep: Endpoint, ctx: RequestContext, meta: Obj) -> None:
-    """``EnsureObjectNamespaceMatchesRequestNamespace``: an empty one is filled in, another one refused."""
-    namespace = meta.get("namespace", "")
+    """``EnsureObjectNamespaceMatchesRequestNamespace``: an empty one is filled in, another one refused; a cluster-wide object
+    loses what it brings."""
     if not ep.resource.namespaced:
-        if namespace:
-            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        meta.pop("namespace", None)
         return
+    namespace = meta.get("namespace", "")
     if not ctx.namespace:
         raise bad_request("an empty namespace may not be set during creation")
     if not namespace:
@@ -375,7 +375,9 @@ def _check_precondition(ep: Endpoint, ctx: RequestContext, revision: int, meta: 
 
 def _restore_metadata(ep: Endpoint, ctx: RequestContext, meta: Obj, old_meta: Obj) -> None:
     """What an update may leave out or may not change silently. ``BeforeUpdate``, ``ValidateObjectMetaAccessorUpdate``."""
-    if ep.resource.namespaced and not meta.get("namespace"):
+    if not ep.resource.namespaced:
+        meta.pop("namespace", None)
+    elif not meta.get("namespace"):
         meta["namespace"] = ctx.namespace
     _take(meta, old_meta, "generation")
     if not meta.get("uid"):

@@ -27,7 +27,12 @@ def build_chain(registry: Registry, settings: Settings) -> Sequence[AdmissionPlu
     from k3sd.apiserver.admission.podsecurity import PodSecurity
     from k3sd.apiserver.admission.quota import ResourceQuota
     from k3sd.apiserver.admission.serviceaccount import ServiceAccount
-    from k3sd.apiserver.admission.storage import DefaultIngressClass, DefaultStorageClass, StorageObjectInUseProtection
+    from k3sd.apiserver.admission.storage import (
+        DefaultIngressClass,
+        DefaultStorageClass,
+        PersistentVolumeClaimResize,
+        StorageObjectInUseProtection,
+    )
 
     rows: list[AdmissionPlugin] = [
         NamespaceLifecycle(registry),
@@ -40,6 +45,7 @@ def build_chain(registry: Registry, settings: Settings) -> Sequence[AdmissionPlu
         DefaultTolerationSeconds(),
         DefaultStorageClass(registry),
         StorageObjectInUseProtection(),
+        PersistentVolumeClaimResize(registry),
         RuntimeClass(registry),
         DefaultIngressClass(registry),
         ResourceQuota(registry),

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from k3sd.apimachinery import quantity
+from k3sd.apimachinery.errors import forbidden
 from k3sd.apis import resources
 from k3sd.apiserver.admission.plugin import Plugin
 from k3sd.apiserver.request import Attributes
@@ -65,6 +67,33 @@ class DefaultIngressClass(Plugin):
         found = newest_default(self._registry, resources.INGRESSCLASSES, DEFAULT_INGRESS)
         if found is not None:
             spec["ingressClassName"] = found["metadata"]["name"]
+
+
+class PersistentVolumeClaimResize(Plugin):
+    """A claim grows only where its class says that its volumes can."""
+
+    name = "PersistentVolumeClaimResize"
+    resources = (resources.PERSISTENTVOLUMECLAIMS,)
+    operations = ("UPDATE",)
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def validate(self, attrs: Attributes) -> None:
+        claim, old = attrs.obj, attrs.old
+        assert claim is not None and old is not None
+        size, old_size = (((c["spec"].get("resources") or {}).get("requests") or {}).get("storage", 0) for c in (claim, old))
+        if quantity.parse(size) <= quantity.parse(old_size):
+            return
+        name = claim["metadata"]["name"]
+        if (old.get("status") or {}).get("phase") != "Bound":
+            raise forbidden("", "persistentvolumeclaims", name, "Only bound persistent volume claims can be expanded")
+        chosen = claim["spec"].get("storageClassName") or ""
+        found = self._registry.read(resources.STORAGECLASSES, chosen) if chosen else None
+        if found is None or not found.get("allowVolumeExpansion"):
+            text = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must "
+            text += "support resize"
+            raise forbidden("", "persistentvolumeclaims", name, text)
 
 
 class StorageObjectInUseProtection(Plugin):

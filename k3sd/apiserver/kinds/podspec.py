@@ -98,13 +98,18 @@ def validate_pod_spec(spec: Obj, field: str, errs: Errors, *, pod_name: str = ""
 
 def validate_template(template: Obj, field: str, errs: Errors) -> None:
     """``ValidatePodTemplateSpec``: labels, annotations, spec; no ephemeral containers."""
-    meta, spec = template.get("metadata") or {}, template.get("spec") or {}
-    validate_labels(meta.get("labels"), f"{field}.metadata.labels", errs)
-    if meta.get("annotations"):
-        errs += names.validate_annotations(meta["annotations"], f"{field}.metadata.annotations")
+    spec = template.get("spec") or {}
+    validate_template_metadata(template, field, errs)
     validate_pod_spec(spec, f"{field}.spec", errs)
     if spec.get("ephemeralContainers"):
         errs.append(forbidden_field(f"{field}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template"))
+
+
+def validate_template_metadata(template: Obj, field: str, errs: Errors) -> None:
+    meta = template.get("metadata") or {}
+    validate_labels(meta.get("labels"), f"{field}.metadata.labels", errs)
+    if meta.get("annotations"):
+        errs += names.validate_annotations(meta["annotations"], f"{field}.metadata.annotations")
 
 
 def _validate_containers(spec: Obj, field: str, volumes: dict[str, Obj], claims: set[str], errs: Errors) -> None:

@@ -48,7 +48,7 @@ class TokenHandler(Handler):
             raise internal("this server has no token signer")
         audiences = spec.get("audiences") or list(authenticator.audiences)
         bound = self._bound(namespace, name, spec.get("boundObjectRef"))
-        self._restrict_node(ctx, namespace, name, bound)
+        self._restrict_node(ctx, name, (spec.get("boundObjectRef") or {}).get("uid", ""), bound)
         extend = seconds == WARN_AFTER_SECONDS and "pod" in bound and set(audiences) <= set(authenticator.audiences)
         token, expires = authenticator.signer.mint(
             account,
@@ -102,7 +102,7 @@ class TokenHandler(Handler):
                 out["node"] = self.registry.read(resources.NODES, node) or {"metadata": {"name": node}}
         return out
 
-    def _restrict_node(self, ctx: RequestContext, namespace: str, name: str, bound: dict[str, Obj]) -> None:
+    def _restrict_node(self, ctx: RequestContext, name: str, uid: str, bound: dict[str, Obj]) -> None:
         """NodeRestriction's ``admitServiceAccount``: a node gets tokens for pods that run on it."""
         node = node_name(ctx.user)
         if not node:
@@ -110,6 +110,8 @@ class TokenHandler(Handler):
         pod = bound.get("pod")
         if pod is None:
             raise forbidden("", "serviceaccounts", name, "node requested token not bound to a pod")
+        if not uid:
+            raise forbidden("", "serviceaccounts", name, "node requested token with a pod binding without a uid")
         if (pod.get("spec") or {}).get("nodeName") != node:
             raise forbidden("", "serviceaccounts", name, "node requested token bound to a pod scheduled on a different node")
 

@@ -8,7 +8,7 @@ from k3sd.apimachinery.errors import FieldError, Obj, forbidden_field, invalid, 
 from k3sd.apis import resources
 from k3sd.apiserver.kinds import strategy
 from k3sd.apiserver.kinds.pods import template_warnings
-from k3sd.apiserver.kinds.podspec import validate_template
+from k3sd.apiserver.kinds.podspec import validate_template, validate_template_metadata
 from k3sd.apiserver.kinds.rules import (
     Errors,
     is_empty_selector,
@@ -46,7 +46,11 @@ def validate_selector_and_template(spec: Obj, errs: Errors, kind: str) -> None:
         labels = (template.get("metadata") or {}).get("labels") or {}
         if not selectors.label_selector_from(selector).matches(labels):
             errs.append(invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`"))
-    validate_template(template, "spec.template", errs)
+    if kind == "statefulset":
+        # Its volumes are not all known here: upstream leaves the pod spec to the pods (ValidatePodTemplateSpecForStatefulSet).
+        validate_template_metadata(template, "spec.template", errs)
+    else:
+        validate_template(template, "spec.template", errs)
     pod = template.get("spec") or {}
     if pod.get("restartPolicy") not in (None, "Always"):
         errs.append(not_supported("spec.template.spec.restartPolicy", pod["restartPolicy"], ["Always"]))

@@ -366,6 +366,11 @@ async def test_namespace_waits_for_finalization(cluster: Cluster) -> None:
         await cluster.admin.get(r.NAMESPACES, "n")
 
 
+async def test_namespace_of_a_cluster_wide_object_is_ignored(cluster: Cluster) -> None:
+    made = await cluster.admin.create(r.PRIORITYCLASSES, {"metadata": {"name": "c", "namespace": "x"}, "value": 1})
+    assert "namespace" not in made["metadata"]
+
+
 async def test_missing_namespace(cluster: Cluster) -> None:
     with pytest.raises(StatusError, match='namespaces "nope" not found'):
         await cluster.admin.create(r.CONFIGMAPS, {"metadata": {"name": "c"}}, "nope")
@@ -517,6 +522,24 @@ def certificate_request(organization: str) -> str:
     )
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
     return base64.b64encode(request.public_bytes(serialization.Encoding.PEM)).decode()
+
+
+async def test_claims_grow_only_where_their_class_allows(cluster: Cluster) -> None:
+    await cluster.admin.create(r.STORAGECLASSES, {"metadata": {"name": "fixed"}, "provisioner": "example.com/p"})
+    spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "fixed", "resources": {"requests": {"storage": "1Gi"}}}
+    claim = deepcopy(await cluster.admin.create(r.PERSISTENTVOLUMECLAIMS, {"metadata": {"name": "c"}, "spec": spec}, "default"))
+    assert claim["metadata"]["finalizers"] == ["kubernetes.io/pvc-protection"]
+    claim["status"] = {"phase": "Bound", "capacity": {"storage": "1Gi"}}
+    claim = deepcopy(await cluster.admin.update(r.PERSISTENTVOLUMECLAIMS, claim, subresource="status"))
+    claim["spec"]["resources"]["requests"]["storage"] = "2Gi"
+    with pytest.raises(StatusError, match="only dynamically provisioned pvc can be resized"):
+        await cluster.admin.update(r.PERSISTENTVOLUMECLAIMS, deepcopy(claim))
+    growing = {"metadata": {"name": "fixed"}, "provisioner": "example.com/p", "allowVolumeExpansion": True}
+    await cluster.admin.update(r.STORAGECLASSES, growing)
+    grown = deepcopy(await cluster.admin.update(r.PERSISTENTVOLUMECLAIMS, claim))
+    grown["spec"]["accessModes"] = ["ReadWriteMany"]
+    with pytest.raises(StatusError, match="spec is immutable after creation except resources.requests"):  # noqa: RUF043
+        await cluster.admin.update(r.PERSISTENTVOLUMECLAIMS, grown)
 
 
 async def test_pod_security_by_namespace_label(cluster: Cluster) -> None:
