@@ -16,6 +16,7 @@ from k3sd.controllers.disruption import DisruptionController
 from k3sd.controllers.endpoints import EndpointsController
 from k3sd.controllers.endpointslice import EndpointSliceController
 from k3sd.controllers.endpointslicemirroring import EndpointSliceMirroringController
+from k3sd.controllers.ephemeralvolume import EphemeralVolumeController
 from k3sd.controllers.garbagecollector import GarbageCollector
 from k3sd.controllers.job import JobController
 from k3sd.controllers.namespace import NamespaceController
@@ -27,9 +28,12 @@ from k3sd.controllers.replicaset import ReplicaSetController, ReplicationControl
 from k3sd.controllers.resourcequota import ResourceQuotaController
 from k3sd.controllers.rootca import RootCACertPublisher
 from k3sd.controllers.serviceaccount import ServiceAccountController
+from k3sd.controllers.servicecidrs import ServiceCIDRController
 from k3sd.controllers.statefulset import StatefulSetController
 from k3sd.controllers.storageprotection import ClaimProtectionController, VolumeProtectionController
 from k3sd.controllers.tainteviction import TaintEvictionController
+from k3sd.controllers.tokencleaner import TokenCleaner
+from k3sd.controllers.ttl import TTLController
 from k3sd.controllers.ttlafterfinished import TTLAfterFinishedController
 
 log = logging.getLogger(__name__)
@@ -71,6 +75,10 @@ TABLE: tuple[Row, ...] = (
     _row(PersistentVolumeBinder, "persistentvolume-binder"),
     _row(ClaimProtectionController, "pvc-protection"),
     _row(VolumeProtectionController, "pv-protection"),
+    _row(EphemeralVolumeController, "ephemeral-volume"),
+    _row(ServiceCIDRController, "service-cidrs"),
+    _row(TTLController, "ttl"),
+    _row(TokenCleaner, "tokencleaner"),
     _row(GarbageCollector, "garbagecollector"),
     _row(NodeIPAMController, "nodeipam"),
     _row(NodeLifecycleController, "nodelifecycle"),
