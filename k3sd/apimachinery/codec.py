@@ -21,7 +21,17 @@ try:
 except ImportError:
     orjson = None
 
-__all__ = ["clone", "conform", "decode_error", "decode_json", "decode_yaml", "encode", "loads", "strict_error"]
+__all__ = [
+    "clone",
+    "conform",
+    "decode_error",
+    "decode_json",
+    "decode_yaml",
+    "encode",
+    "in_document_order",
+    "loads",
+    "strict_error",
+]
 
 MAX_DEPTH = 250
 """Nesting of untrusted bodies; everything behind the decoder may recurse without looking."""
@@ -191,6 +201,27 @@ def _plain_dict(value: Any, path: str, texts: list[str]) -> Any:
     if isinstance(value, list):
         return [_plain_dict(item, f"{path}[{i}]", texts) for i, item in enumerate(value)]
     return value
+
+
+def in_document_order(body: bytes, texts: list[str]) -> list[str]:
+    """``texts`` about unknown and duplicate fields of a JSON body, in the order in which upstream's decoder meets them."""
+    found: dict[str, int] = {}
+
+    def walk(value: Any, path: str) -> None:
+        if type(value) is tuple:
+            seen = set()
+            for key, item in value:
+                here = f"{path}.{key}" if path else key
+                kind = "duplicate" if key in seen else "unknown"
+                seen.add(key)
+                found.setdefault(f'{kind} field "{here}"', len(found))
+                walk(item, here)
+        elif type(value) is list:
+            for i, item in enumerate(value):
+                walk(item, f"{path}[{i}]")
+
+    walk(json.JSONDecoder(object_pairs_hook=tuple).decode(body.decode()), "")
+    return sorted(texts, key=lambda text: found.get(text, len(found)))
 
 
 def decode_error(kind: str, version: str, expected_kind: str, text: str) -> StatusError:

@@ -33,6 +33,8 @@ def decode(ctx: RequestContext, body: bytes, content_type: str, kind: str, api_v
     obj = typed(value, kind, api_version)
     texts += codec.conform(obj, type_)
     if texts:
+        if len(texts) > 1 and body_type(content_type) == JSON:
+            texts = codec.in_document_order(body, texts)
         version = api_version.rpartition("/")[2]
         report(ctx, texts, lambda: codec.strict_error(kind, version, texts))
     return obj

@@ -157,3 +157,19 @@ def test_strict_error_reads_as_upstream() -> None:
         'Deployment in version "v1" cannot be handled as a Deployment: strict decoding error: '
         'unknown field "spec.a", duplicate field "spec.b"'
     )
+
+
+def test_strict_texts_come_in_document_order() -> None:
+    body = (
+        b'{"kind":"Deployment","apiVersion":"apps/v1","metadata":{"name":"d","unknownMeta":"x"},'
+        b'"spec":{"unknownField":"foo","replicas":1,"replicas":2,"template":{"spec":{"containers":[{"a":1},{"b":1}]}}}}'
+    )
+    obj, texts = codec.decode_json(body)
+    texts += conform(obj, DEPLOYMENT)
+    assert codec.in_document_order(body, texts) == [
+        'unknown field "metadata.unknownMeta"',
+        'unknown field "spec.unknownField"',
+        'duplicate field "spec.replicas"',
+        'unknown field "spec.template.spec.containers[0].a"',
+        'unknown field "spec.template.spec.containers[1].b"',
+    ]
