@@ -136,12 +136,23 @@ def _relative(parent: str) -> str:
     return "/".join("-".join(parts[: i + 1]) + ".slice" for i in range(len(parts)))
 
 
+def systemd_properties(limits: Limits) -> list[str]:
+    """The same values as unit properties, for ``systemctl set-property``."""
+    out = [f"CPUWeight={cpu_weight(limits.cpu_shares)}"]
+    if limits.cpu_quota is not None:
+        out.append(f"CPUQuota={limits.cpu_quota * 100 // QUOTA_PERIOD}%" if limits.cpu_quota > 0 else "CPUQuota=")
+    if limits.memory is not None:
+        out.append(f"MemoryMax={limits.memory or 'infinity'}")
+    return out
+
+
 class CgroupManager:
     """The kubepods hierarchy on this machine. Every method blocks shortly (kernel filesystem): call it from a thread.
 
-    With the systemd driver the slices are made by systemd when the runtime asks for a scope in them; values are then written
-    to the same files. Missing controllers are skipped: limited environments have few. ``top`` is the kubelet's ``cgroup-root``:
-    several nodes on one kernel need one each, because each removes the pods it does not know (cgroupfs driver only).
+    With the systemd driver the slices are made by systemd when the runtime asks for a scope in them, and belong to it: their
+    values are given to it as properties (``systemd_properties``), by who may run commands. Missing controllers are skipped:
+    limited environments have few. ``top`` is the kubelet's ``cgroup-root``: several nodes on one kernel need one each, because
+    each removes the pods it does not know (cgroupfs driver only).
     """
 
     def __init__(self, systemd: bool = False, root: Path = CGROUP_ROOT, top: str = "") -> None:
@@ -171,13 +182,15 @@ class CgroupManager:
             return any(self._root.glob("*/memory.swap.max"))
         return (self._root / "memory" / "memory.memsw.limit_in_bytes").exists()
 
-    def setup(self) -> None:
-        """Make the top of the hierarchy."""
+    def setup(self, limits: Limits | None = None) -> None:
+        """Make the top of the hierarchy; ``limits`` are what all pods together may use."""
         if self.systemd:
             return
         for qos in _QOS_DIRS.values():
             self._make(f"{self._kubepods}/{qos}" if qos else self._kubepods)
         self._write(f"{self._kubepods}/besteffort", Limits(MIN_SHARES))
+        if limits is not None:
+            self._write(self._kubepods, limits)
 
     @property
     def _kubepods(self) -> str:
@@ -318,6 +331,8 @@ class CgroupManager:
                 log.debug("cannot enable cgroup controllers in %s: %s", directory, error)
 
     def _write(self, relative: str, limits: Limits) -> None:
+        if self.systemd:
+            return
         if self.unified:
             values = {"cpu.weight": str(cpu_weight(limits.cpu_shares))}
             if limits.cpu_quota is not None:

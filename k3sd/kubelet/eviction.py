@@ -20,8 +20,10 @@ from k3sd.kubelet.status import Verdict
 
 log = logging.getLogger(__name__)
 
+IMAGE_GC_FREE_PERCENT = 15
+"""Below this unused images are removed, long before pods suffer."""
+IMAGE_GC_SECONDS = 300.0
 MIN_FREE_PERCENT = 5
-RECLAIM_PERCENT = 10
 TRANSITION_SECONDS = 300.0
 PID_RESERVE_PERCENT = 5
 _QOS_ORDER = {"BestEffort": 0, "Burstable": 1, "Guaranteed": 2}
@@ -66,6 +68,7 @@ class EvictionManager:
         self._clock = clock
         self._pressed_at: float | None = None
         self._reclaimed = False
+        self._images_at: float | None = None
 
     def look(self) -> Health:
         """The pressures of this moment; a pressure stays on record for five minutes after it ended."""
@@ -74,7 +77,11 @@ class EvictionManager:
         if free < MIN_FREE_PERCENT:
             self._relieve(free)
             self._pressed_at = now
-        elif free >= MIN_FREE_PERCENT + RECLAIM_PERCENT:
+        elif free < IMAGE_GC_FREE_PERCENT:
+            if self._images_at is None or now - self._images_at >= IMAGE_GC_SECONDS:
+                self._images_at = now
+                self._reclaim()
+        else:
             self._reclaimed = False
         pressed = self._pressed_at is not None and now - self._pressed_at < TRANSITION_SECONDS
         return Health(disk_pressure=pressed, pid_pressure=_pids_short())

@@ -6,7 +6,6 @@ Source: K3s 1.36 ``pkg/agent/containerd/containerd.go`` (``PreloadImages``).
 from __future__ import annotations
 
 import asyncio
-import bz2
 import json
 import logging
 import re
@@ -18,7 +17,6 @@ from typing import Any
 
 from k3sd.config.paths import Paths
 from k3sd.kubelet.cri.client import CRIClient, CRIError
-from k3sd.kubelet.ociarchive import build_pause_archive
 from k3sd.lib.files import write_if_changed
 from k3sd.procs.run import CommandError, run
 
@@ -50,6 +48,8 @@ class ImageImporter:
         binary = shutil.which("catatonit") or shutil.which("catatonit", path="/usr/libexec/podman:/usr/libexec/catatonit")
         if binary is None:
             raise ImportFailed(f"sandbox image {name}: catatonit is not installed: install the package catatonit")
+        from k3sd.kubelet.ociarchive import build_pause_archive  # needed once in a node's life, and tarfile is large
+
         try:
             archive = await asyncio.to_thread(build_pause_archive, name, Path(binary))
         except (OSError, ValueError) as error:
@@ -120,6 +120,8 @@ class ImageImporter:
             return
 
         def decompress() -> None:
+            import bz2
+
             with bz2.open(file) as source:
                 shutil.copyfileobj(source, target, 1 << 20)
             target.flush()

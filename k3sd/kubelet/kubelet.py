@@ -14,14 +14,14 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+from k3sd.apimachinery import quantity
 from k3sd.apis import resources
 from k3sd.client.api import Client
 from k3sd.client.events import EventRecorder
 from k3sd.client.informer import Informer, InformerFactory
 from k3sd.config.settings import Settings
-from k3sd.kubelet import admission, eviction, nodestatus, podinfo
+from k3sd.kubelet import admission, cgroups, eviction, nodestatus, podinfo
 from k3sd.kubelet.backoff import Backoff
-from k3sd.kubelet.cgroups import CgroupManager
 from k3sd.kubelet.containerconfig import NodeFacts
 from k3sd.kubelet.cri.client import CRIClient, CRIError
 from k3sd.kubelet.cri.messages import ContainerState
@@ -43,6 +43,7 @@ from k3sd.kubelet.tokens import TokenManager
 from k3sd.kubelet.volumes.manager import VolumeManager
 from k3sd.kubelet.volumes.plan import VolumeError
 from k3sd.lib.inotify import DirectoryEvents
+from k3sd.procs.run import CommandError, run
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,9 @@ class Kubelet:
         self._volumes.on_retry = self._retry
         self._volumes.on_refresh_failed = self._refresh_failed
         self._probes = ProbeManager(self._exec_probe, self._probe_changed, self._probe_event)
-        self._cgroups = CgroupManager(settings.systemd_cgroup, top=(settings.kubelet_args.get("cgroup-root") or ("",))[-1])
+        self._cgroups = cgroups.CgroupManager(
+            settings.systemd_cgroup, top=(settings.kubelet_args.get("cgroup-root") or ("",))[-1]
+        )
         self._eviction = eviction.EvictionManager(
             [self._layout.root, settings.paths.containerd_root], self._reclaim_images, self._evict_one
         )
@@ -177,6 +180,7 @@ class Kubelet:
             layout=self._layout,
             host_ips=settings.node_ips,
             admit=self._admit,
+            limit_slice=self._limit_slice,
             check_resize=lambda pod: admission.check_resize(pod, self._node_object(), self.workers.admitted()),
             holders=lambda: self.workers.admitted(),
             network_ready=lambda: self.node_status.network_problem,
@@ -243,7 +247,9 @@ class Kubelet:
         for path, mode in ((self._layout.root, 0o750), (self._layout.root / "pods", 0o750), (self._layout.pod_logs, 0o755)):
             path.mkdir(mode=mode, parents=True, exist_ok=True)
         self._layout.container_logs.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._cgroups.setup()
+        allocatable = {name: quantity.parse(value) for name, value in self.node_status.allocatable.items()}
+        shares = cgroups.cpu_shares(allocatable["cpu"].milli())
+        self._cgroups.setup(cgroups.Limits(shares, memory=allocatable["memory"].value()))
 
     async def _serve(self) -> None:
         if self._listener is None:
@@ -297,6 +303,16 @@ class Kubelet:
         if "servicelb" not in self._settings.disable:
             allowed = [*allowed, *_LOAD_BALANCER_SYSCTLS]
         return admission.admit(pod, self._node_object(), self.workers.admitted(), allowed)
+
+    async def _limit_slice(self, pod: Obj) -> None:
+        if not self._settings.systemd_cgroup or podinfo.qos_class(pod) == "BestEffort":
+            return
+        slice_ = cgroups.pod_cgroup(podinfo.uid(pod), podinfo.qos_class(pod), systemd=True)
+        try:
+            await run(["systemctl", "set-property", "--runtime", slice_, *cgroups.systemd_properties(cgroups.pod_limits(pod))])
+        except CommandError as error:
+            # Each container has its own limits all the same.
+            log.warning("pod %s: its slice has no limits: %s", podinfo.describe(pod), error)
 
     async def _runtime_handler(self, pod: Obj) -> str:
         name = pod["spec"].get("runtimeClassName")

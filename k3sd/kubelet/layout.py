@@ -1,7 +1,10 @@
-"""Where the kubelet keeps things of a pod on disk; the layout is upstream's, so either kubelet finds the other's."""
+"""This machine's architecture, and where the kubelet keeps things of a pod on it.
+
+The layout is upstream's, so either kubelet finds the other's."""
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +12,23 @@ from pathlib import Path
 from k3sd.config.paths import CONTAINER_LOGS, KUBELET_ROOT, POD_LOGS
 from k3sd.kubelet import podinfo
 from k3sd.kubelet.podinfo import Obj
+
+_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "armv7l": "arm",
+    "armv6l": "arm",
+    "i686": "386",
+    "ppc64le": "ppc64le",
+    "riscv64": "riscv64",
+    "s390x": "s390x",
+}
+
+
+def architecture(machine: str = "") -> str:
+    """Go's name of this machine's architecture (``kubernetes.io/arch``)."""
+    machine = machine or os.uname().machine
+    return _ARCHITECTURES.get(machine, machine)
 
 
 @dataclass(frozen=True, slots=True)

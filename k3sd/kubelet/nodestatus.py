@@ -23,7 +23,7 @@ from k3sd.apis import resources
 from k3sd.client.api import Client
 from k3sd.config.settings import Settings
 from k3sd.kubelet.cri.client import CRIClient, CRIError
-from k3sd.kubelet.ociarchive import architecture
+from k3sd.kubelet.layout import architecture
 from k3sd.kubelet.podinfo import Obj
 from k3sd.kubelet.runtime import Recorder
 from k3sd.lib.jsonvalue import clone

@@ -8,29 +8,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import platform
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_ARCHITECTURES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "armv7l": "arm",
-    "armv6l": "arm",
-    "i686": "386",
-    "ppc64le": "ppc64le",
-    "riscv64": "riscv64",
-    "s390x": "s390x",
-}
-
-
-def architecture(machine: str = "") -> str:
-    """Go's name of this machine's architecture (``kubernetes.io/arch``)."""
-    machine = machine or platform.machine()
-    return _ARCHITECTURES.get(machine, machine)
+from k3sd.kubelet.layout import architecture
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ from k3sd.kubelet.podinfo import Obj
 from k3sd.kubelet.resize import Resizer
 from k3sd.kubelet.runtime import Grace, PodRuntime, Recorder
 from k3sd.kubelet.state import PodState
-from k3sd.kubelet.status import StatusInput, Verdict, Waiting, compute_status, terminate_status
+from k3sd.kubelet.status import StatusInput, Verdict, Waiting, compute_status, rejected_status, terminate_status
 from k3sd.kubelet.statuswriter import StatusWriter
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,8 @@ class Services:
     layout: Layout
     host_ips: Sequence[str]
     admit: Callable[[Obj], Verdict | None]
+    limit_slice: Callable[[Obj], Awaitable[None]]
+    """With systemd's cgroups: give the pod's slice its limits, once there is a sandbox in it."""
     check_resize: Callable[[Obj], Verdict | None]
     holders: Callable[[], list[Obj]]
     """Pods that hold resources of the node now."""
@@ -372,6 +374,7 @@ class PodWorker:
         config = runtime.sandbox_config(pod, actions.attempt, self._cgroup_parent)
         if actions.create_sandbox:
             await runtime.create_sandbox(pod, config)
+            await services.limit_slice(pod)
         return await self._start_all(actions, config)
 
     async def _start_all(self, actions: Actions, config: Any) -> float | None:
@@ -436,7 +439,8 @@ class PodWorker:
             message = f"Container {record.name} resize requires restart"
             services.probes.stop(record.id)
             await services.runtime.kill_container(pod, record, Grace(), message=message)
-        await self._resizer.run(pod, services.cache.get(self.uid), services.runtime, services.cgroups)
+        if await self._resizer.run(pod, services.cache.get(self.uid), services.runtime, services.cgroups):
+            await services.limit_slice(pod)
 
     # probes
 
@@ -557,7 +561,11 @@ class PodWorker:
         services.probes.stop_pod(self.uid)
         self._is_final = True
         if not self._gone.is_set():
-            status = terminate_status(self.pod, self._compute(services.cache.get(self.uid), is_terminal=True))
+            state = services.cache.get(self.uid)
+            if self.verdict is not None and not self.is_admitted:
+                status = rejected_status(self.pod, self.verdict)
+            else:
+                status = terminate_status(self.pod, self._compute(state, is_terminal=True))
             services.statuses.set(self.pod, status)
 
     async def _release(self) -> None:

@@ -95,10 +95,13 @@ class Resizer:
             for container, record in _running(pod, state):
                 self.allocated[container["name"]] = (self.in_force.get(record.id) or {}).get("requests") or {}
 
-    async def run(self, pod: Obj, state: PodState, runtime: PodRuntime, cgroups: CgroupManager) -> None:
-        """Update what differs: the pod's cgroup is widened before its containers and narrowed after them. Raises CRIError."""
+    async def run(self, pod: Obj, state: PodState, runtime: PodRuntime, cgroups: CgroupManager) -> bool:
+        """Update what differs: the pod's cgroup is widened before its containers and narrowed after them. Whether anything did.
+
+        Raises CRIError.
+        """
         if self._pending is not None:
-            return
+            return False
         pending: list[tuple[str, Obj]] = []
         alive: set[str] = set()
         for container, record in _running(pod, state):
@@ -110,7 +113,7 @@ class Resizer:
             del self.in_force[id_]
         if not pending:
             self._error = ""
-            return
+            return False
         try:
             await asyncio.to_thread(cgroups.widen_pod, pod, pod_limits(pod))
             for id_, container in pending:
@@ -118,6 +121,7 @@ class Resizer:
                 self.in_force[id_] = clone(container.get("resources") or {})
             await asyncio.to_thread(cgroups.update_pod, pod)
             self._error = ""
+            return True
         except CRIError as error:
             self._error = str(error)
             self._since = timefmt.now()

@@ -288,12 +288,14 @@ class PodRuntime:
             except TimeoutError:
                 log.debug("container %s did not get its turn to stop within the grace period", record.id)
         left = max(int(deadline - time.monotonic() + 0.5), MINIMUM_GRACE_SECONDS)
+        uid = podinfo.uid(pod)
         try:
             await self._cri.stop_container(record.id, left)
         except CRIError as error:
-            if not error.not_found:
+            # runc may stumble over a container that ends by itself in this very moment; what counts is that it has ended.
+            if not error.not_found and await self._cache.refresh_container(uid, record.id) != messages.ContainerState.EXITED:
                 raise
-        await self._cache.refresh_container(podinfo.uid(pod), record.id, record.sandbox_id)
+        await self._cache.refresh_container(uid, record.id, record.sandbox_id)
 
     async def _pre_stop(self, pod: Obj, container: Obj, id_: str, handler: Obj, seconds: float) -> None:
         try:

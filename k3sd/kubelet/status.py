@@ -484,6 +484,22 @@ def _initialized(pod: Obj, status: Obj) -> Obj:
     return _with("False", "ContainersNotInitialized", message) if message else _with("True")
 
 
+def rejected_status(pod: Obj, verdict: Verdict) -> Obj:
+    """The status of a pod that this node did not admit: nothing of it ever ran (``rejectPod``)."""
+    shown: Obj = pod.get("status") or {}
+    out: Obj = {
+        "phase": verdict.phase,
+        "reason": verdict.reason,
+        "message": verdict.message,
+        "qosClass": podinfo.qos_class(pod),
+    }
+    out["conditions"] = [c for c in shown.get("conditions") or () if c["type"] in KUBELET_CONDITIONS]
+    out["startTime"] = shown.get("startTime") or timefmt.now()
+    if generation := pod["metadata"].get("generation"):
+        out["observedGeneration"] = generation
+    return out
+
+
 def terminate_status(pod: Obj, status: Obj) -> Obj:
     """The status of a pod whose containers are all gone: nothing is left running or waiting, and the phase is final
     (``TerminatePod``)."""

@@ -91,6 +91,15 @@ def test_cgroup_names() -> None:
     assert cgroups._relative(name) == f"kubepods.slice/kubepods-besteffort.slice/{name}"
 
 
+def test_systemd_properties() -> None:
+    assert cgroups.systemd_properties(cgroups.Limits(1024, 150000, 1 << 20)) == [
+        "CPUWeight=39",
+        "CPUQuota=150%",
+        "MemoryMax=1048576",
+    ]
+    assert cgroups.systemd_properties(cgroups.Limits(2)) == ["CPUWeight=1"]
+
+
 def test_pod_resources_cover_the_largest_init_container() -> None:
     init = [
         container("i", resources=resources("3")),
@@ -461,6 +470,10 @@ def test_eviction_reclaims_first_and_holds_the_pressure() -> None:
         clock=lambda: now[0],
     )
     assert not manager.look().disk_pressure
+    free[0] = 10
+    assert not manager.look().disk_pressure and not manager.look().disk_pressure
+    assert calls == ["reclaim"]
+    calls.clear()
     free[0] = 3
     assert manager.look().disk_pressure and calls == ["reclaim"]
     manager.look()
