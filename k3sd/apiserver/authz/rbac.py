@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from k3sd.apiserver.registry import Registry
 
 GROUP = "rbac.authorization.k8s.io"
-_MAX_REMEMBERED = 8192
+_MAX_REMEMBERED = 2048
 
 
 class Grant(NamedTuple):
@@ -51,8 +51,8 @@ class RuleIndex:
         """Fill from the cache and follow it."""
         follow(registry, resources.CLUSTERROLES, self.on_role)
         follow(registry, resources.ROLES, self.on_role)
-        follow(registry, resources.CLUSTERROLEBINDINGS, self.on_binding)
-        follow(registry, resources.ROLEBINDINGS, self.on_binding)
+        follow(registry, resources.CLUSTERROLEBINDINGS, self.on_binding, with_old=True)
+        follow(registry, resources.ROLEBINDINGS, self.on_binding, with_old=True)
 
     def on_role(self, event: str, obj: Obj, old: Obj | None) -> None:
         meta = obj["metadata"]

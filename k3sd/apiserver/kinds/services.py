@@ -84,7 +84,7 @@ class ServiceStrategy(Strategy):
             settings = self.registry.settings
             low, high = settings.service_node_port_range
             allocator = ServiceAllocator(settings.service_cidr, (low, high))
-            follow(self.registry, self.resource, allocator.observe)
+            follow(self.registry, self.resource, allocator.observe, with_old=True)
             self._allocator = allocator
         return self._allocator
 
