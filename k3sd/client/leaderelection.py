@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -149,3 +150,15 @@ class LeaderElector:
             "renewTime": timefmt.from_epoch_micro(now),
             "leaseTransitions": 0,
         }
+
+
+def is_shared(datastore_endpoint: str) -> bool:
+    """Whether several servers may work on one datastore: anything but sqlite, which is a file of this machine."""
+    return bool(datastore_endpoint) and not datastore_endpoint.startswith(("sqlite:", "memory:"))
+
+
+async def run_elected(client: Client, name: str, node_name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Run ``work`` whenever this process holds the lease ``name``, until cancelled. A lost lease cancels it and waits anew."""
+    identity = f"{node_name}_{uuid.uuid4()}"
+    while True:
+        await LeaderElector(client, Election(name, identity)).run(work)

@@ -15,8 +15,19 @@ if TYPE_CHECKING:
 
 
 async def run_controllers(client: Client, informers: InformerFactory, settings: Settings) -> None:
-    """Run all enabled controllers until cancelled. ``settings.controller_manager_args["controllers"]`` selects them."""
+    """Run all enabled controllers until cancelled. ``settings.controller_manager_args["controllers"]`` selects them.
+
+    Where several servers share a datastore only one of them works at a time, unless ``leader-elect=false`` is given.
+    """
+    from k3sd.client.leaderelection import is_shared, run_elected
     from k3sd.controllers import manager
     from k3sd.controllers.base import Context
 
-    await manager.run(Context(client, informers, settings))
+    async def work() -> None:
+        await manager.run(Context(client, informers, settings))
+
+    elect = settings.controller_manager_args.get("leader-elect", ("true",))[-1] != "false"
+    if elect and is_shared(settings.datastore_endpoint):
+        await run_elected(client, "kube-controller-manager", settings.node_name, work)
+    else:
+        await work()

@@ -12,7 +12,7 @@ from k3sd.apimachinery.errors import Obj, StatusError
 from k3sd.apis import resources
 from k3sd.client.retry import update_with_retry
 from k3sd.controllers.base import Context, Controller
-from k3sd.controllers.objects import is_deleting, name_of, set_condition, uid_of
+from k3sd.controllers.objects import condition_status, is_deleting, name_of, set_condition, uid_of
 
 FINALIZER = "networking.k8s.io/service-cidr-finalizer"
 
@@ -53,7 +53,8 @@ class ServiceCIDRController(Controller):
         if not is_deleting(cidr):
             if FINALIZER not in finalizers:
                 await self._edit(cidr, lambda o: o["metadata"].setdefault("finalizers", []).append(FINALIZER))
-            await self._ready(cidr, "True", "", "Kubernetes Service CIDR is ready")
+            if condition_status(cidr, "Ready") != "True":
+                await self._ready(cidr, "True", "", "Kubernetes Service CIDR is ready")
             return
         if FINALIZER not in finalizers:
             return

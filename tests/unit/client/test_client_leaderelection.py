@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from k3sd.apis import resources
-from k3sd.client.leaderelection import Election, LeaderElector
+from k3sd.client.leaderelection import Election, LeaderElector, is_shared, run_elected
 from tests.fakes.client import FakeClient
 from tests.fakes.clock import wall_clock
 
@@ -56,3 +58,25 @@ async def test_a_leader_that_cannot_renew_stops_before_another_starts():
     assert log == ["a leads", "a stops", "b leads"]
     b.cancel()
     await asyncio.gather(a, b, return_exceptions=True)
+
+
+async def test_whoever_loses_the_lease_works_again_when_it_has_it_back():
+    client, log = FakeClient(wall_clock), list[str]()
+    a = asyncio.create_task(run_elected(client, "kube-controller-manager", "n1", lambda: forever(log, "n1")))
+    await asyncio.sleep(5)
+    lease = client.all(resources.LEASES)[0]
+    assert lease["spec"]["holderIdentity"].startswith("n1_")
+    stolen = {**lease, "spec": {**lease["spec"], "holderIdentity": "thief", "renewTime": "x"}}
+    await client.update(resources.LEASES, {**stolen, "metadata": {**lease["metadata"], "resourceVersion": ""}})
+    await asyncio.sleep(60)
+    assert log == ["n1 leads", "n1 stops", "n1 leads"]
+    a.cancel()
+    await asyncio.gather(a, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "shared"),
+    [("", False), ("sqlite:///var/lib/x.db", False), ("postgres://db/k3s", True), ("https://etcd:2379", True)],
+)
+def test_is_shared(endpoint: str, shared: bool):
+    assert is_shared(endpoint) is shared
