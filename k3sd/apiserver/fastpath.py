@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from k3sd.apimachinery.errors import StatusError
 from k3sd.apiserver import requestinfo
-from k3sd.apiserver.connections import FastPath
+from k3sd.apiserver.connections import FastPath, LightPath
 from k3sd.apiserver.negotiation import JSON, MediaType
 from k3sd.apiserver.request import RequestContext, UserInfo
 from k3sd.apiserver.responses import GZIP_THRESHOLD, audit_id, head
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _PARTICULAR = ("Audit-Id", "Upgrade", "If-None-Match", "Range", "Expect", "Content-Length", "Transfer-Encoding")
 """Headers with which a request is not an ordinary read."""
+_NO_WRITE = ("Audit-Id", "Expect", "Transfer-Encoding", "Content-Encoding", "Trailer")
 
 
 def remember(server: APIServer, request: web.BaseRequest, media: MediaType) -> None:
@@ -36,6 +37,23 @@ def remember(server: APIServer, request: web.BaseRequest, media: MediaType) -> N
     if any(name in headers for name in _PARTICULAR) or any(k.lower().startswith("impersonate-") for k in headers):
         return
     connection.fast = FastPath(block, _answerer(server, headers, connection.certificate))
+
+
+def remember_write(request: web.BaseRequest) -> None:
+    """Let the connection take the next request that has the same headers and a body without parsing them again."""
+    connection: Any = request.protocol
+    block = connection.block
+    if not block or connection.light is not None or not request.keep_alive:
+        return
+    headers = request.headers
+    if any(name in headers for name in (*_NO_WRITE, "Upgrade")) or len(headers.getall("Content-Length", ())) != 1:
+        return
+    found = block.lower().find(b"\r\ncontent-length:")
+    start = found + len(b"\r\ncontent-length:")
+    while block[start : start + 1] == b" ":
+        start += 1
+    end = block.index(b"\r\n", start)
+    connection.light = LightPath(block[:start], block[end:], headers)
 
 
 def _answerer(server: APIServer, headers: Any, certificate: bytes | None) -> Callable[[str], Sequence[bytes] | None]:

@@ -31,7 +31,7 @@ from k3sd.apimachinery.errors import (
 )
 from k3sd.apimachinery.resource import Resource
 from k3sd.apiserver import decoding, fastpath, patching, rendering, requestinfo
-from k3sd.apiserver.connections import make_server
+from k3sd.apiserver.connections import LightRequest, make_server
 from k3sd.apiserver.endpoint import Endpoint
 from k3sd.apiserver.negotiation import MediaType, negotiate
 from k3sd.apiserver.options import DeleteRequest, ListOptions, check_dry_run
@@ -416,8 +416,13 @@ def build_server(
     return APIServer(registry, authenticator, authorizer, extra_routes, node_dialer)
 
 
-async def read_body(request: web.BaseRequest) -> bytes:
+async def read_body(request: web.BaseRequest | LightRequest) -> bytes:
     """The whole body. Raises 413 over 3 MiB, before reading when the length is said."""
+    if isinstance(request, LightRequest):
+        if len(request.body) > MAX_BODY:
+            raise _too_large()
+        return request.body
+    fastpath.remember_write(request)
     headers = request.headers
     length = headers.get("Content-Length")
     if length is not None and length.isdigit() and int(length) > MAX_BODY:
