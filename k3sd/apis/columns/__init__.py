@@ -51,8 +51,11 @@ def _default_cells(obj: Obj, now: float) -> list[Any]:
 
 
 def _module(type_name: str) -> Any:
+    """The module of a built-in type's group; None for groups without columns and for custom resources."""
     group = type_name.split(".")[-3]
-    return import_module(f"k3sd.apis.columns.{group}") if group in _GROUPS else None
+    if group not in _GROUPS or not type_name.startswith("io.k8s."):
+        return None
+    return import_module(f"k3sd.apis.columns.{group}")
 
 
 @cache
