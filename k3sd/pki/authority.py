@@ -56,7 +56,16 @@ class Leaf:
 
 
 def _now() -> datetime.datetime:
-    return datetime.datetime.utcnow().replace(microsecond=0)
+    """UTC without a zone, as certificates of cryptography 38 have it."""
+    return datetime.datetime.now(datetime.UTC).replace(microsecond=0, tzinfo=None)
+
+
+def validity(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime.datetime]:
+    """``(not before, not after)`` in UTC without a zone. cryptography 42 warns of the properties that 38 has alone."""
+    if hasattr(certificate, "not_valid_before_utc"):
+        both = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        return both[0].replace(tzinfo=None), both[1].replace(tzinfo=None)
+    return certificate.not_valid_before, certificate.not_valid_after
 
 
 def leaf_days() -> int:
@@ -174,7 +183,7 @@ def _san(text: str) -> x509.GeneralName:
 def sign(authority: Authority, leaf: Leaf, public_key: ec.EllipticCurvePublicKey) -> bytes:
     """Sign ``leaf`` for ``public_key``. Returns leaf PEM followed by the CA bundle, as K3s writes it."""
     now = _now()
-    before = max(now - datetime.timedelta(hours=1), authority.certificate.not_valid_before)
+    before = max(now - datetime.timedelta(hours=1), validity(authority.certificate)[0])
     attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, o) for o in leaf.organizations]
     attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, leaf.common_name))
     builder = (
@@ -213,8 +222,9 @@ def renewal_reason(pem: bytes, authority: Authority, leaf: Leaf, key: ec.Ellipti
         certificate = split_pem(pem)[0]
     except (IndexError, ValueError):
         return "is not a certificate"
-    if certificate.not_valid_after - _now() <= datetime.timedelta(days=min(RENEW_DAYS, leaf_days() // 3)):
-        return f"expires {certificate.not_valid_after:%Y-%m-%d}"
+    _, after = validity(certificate)
+    if after - _now() <= datetime.timedelta(days=min(RENEW_DAYS, leaf_days() // 3)):
+        return f"expires {after:%Y-%m-%d}"
     subject = certificate.subject
     if [a.value for a in subject.get_attributes_for_oid(NameOID.COMMON_NAME)] != [leaf.common_name]:
         return "has another common name"

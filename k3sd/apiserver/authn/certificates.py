@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from k3sd.apiserver.authn.accounts import CREDENTIAL_ID
 from k3sd.apiserver.request import UserInfo
+from k3sd.pki.authority import validity
 
 _MAX_KNOWN = 512
 
@@ -83,9 +84,6 @@ def _parse(der: bytes) -> _Known:
         groups.append("system:authenticated")
     extra: dict[str, tuple[str, ...]] = {CREDENTIAL_ID: (f"X509SHA256={hashlib.sha256(der).hexdigest()}",)}
     user = UserInfo(str(names[0].value) if names else "", tuple(groups), "", extra)
-    return _Known(
-        certificate.issuer.public_bytes(),
-        user,
-        calendar.timegm(certificate.not_valid_before.timetuple()),
-        calendar.timegm(certificate.not_valid_after.timetuple()),
-    )
+    before, after = validity(certificate)
+    issuer = certificate.issuer.public_bytes()
+    return _Known(issuer, user, calendar.timegm(before.timetuple()), calendar.timegm(after.timetuple()))
