@@ -8,9 +8,9 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True, eq=False)
 class Resource:
     """A served resource, compared and hashed by identity (it is the key of every per-request lookup; a field-wise hash costs
-    microseconds). ``subresources`` are the rows below it; ``type_name`` is the schema
-    definition (``io.k8s.api.core.v1.Pod``). Two rows may share one store (events and events.k8s.io, autoscaling/v1 and v2): which row is the
-    stored one, and the conversion, is the API server's business."""
+    microseconds). ``subresources`` are the rows below it; ``type_name`` is the schema definition
+    (``io.k8s.api.core.v1.Pod``). Two rows may share one store (events and events.k8s.io, autoscaling/v1 and v2): which row is
+    the stored one, and the conversion, is the API server's business."""
 
     group: str
     version: str
