@@ -62,10 +62,11 @@ def _now() -> datetime.datetime:
 
 def validity(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime.datetime]:
     """``(not before, not after)`` in UTC without a zone. cryptography 42 warns of the properties that 38 has alone."""
-    if hasattr(certificate, "not_valid_before_utc"):
-        both = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        return both[0].replace(tzinfo=None), both[1].replace(tzinfo=None)
-    return certificate.not_valid_before, certificate.not_valid_after
+    before: datetime.datetime | None = getattr(certificate, "not_valid_before_utc", None)
+    after: datetime.datetime | None = getattr(certificate, "not_valid_after_utc", None)
+    if before is None or after is None:
+        return certificate.not_valid_before, certificate.not_valid_after
+    return before.replace(tzinfo=None), after.replace(tzinfo=None)
 
 
 def leaf_days() -> int:
