@@ -178,7 +178,8 @@ class Bench:
 
 def image_archive(target: Path) -> None:
     """The sample application's image: static busybox."""
-    subprocess.run([sys.executable, ROOT / "docs/examples/web/build_image.py", "/bin/busybox", target], check=True, stdout=subprocess.DEVNULL)
+    builder = ROOT / "docs/examples/web/build_image.py"
+    subprocess.run([sys.executable, builder, "/bin/busybox", target], check=True, stdout=subprocess.DEVNULL)
 
 
 def measure(bench: Bench, only: set[str], idle_seconds: float) -> None:
