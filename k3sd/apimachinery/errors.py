@@ -104,9 +104,7 @@ def required(field: str, detail: str = "") -> FieldError:
 def not_supported(field: str, value: object, supported: Sequence[str]) -> FieldError:
     """Upstream lists the valid values sorted and quoted."""
     values = ", ".join(go_value(s) for s in sorted(supported))
-    return FieldError(
-        "FieldValueNotSupported", field, f"Unsupported value: {go_value(value)}: supported values: {values}"
-    )
+    return FieldError("FieldValueNotSupported", field, f"Unsupported value: {go_value(value)}: supported values: {values}")
 
 
 def duplicate(field: str, value: object) -> FieldError:
@@ -162,9 +160,7 @@ def already_exists(group: str, resource: str, name: str) -> StatusError:
 
 def conflict(group: str, resource: str, name: str, detail: str = "") -> StatusError:
     """Optimistic-lock failure; the default detail is upstream's ``OptimisticLockErrorMsg``."""
-    detail = detail or (
-        "the object has been modified; please apply your changes to the latest version and try again"
-    )
+    detail = detail or ("the object has been modified; please apply your changes to the latest version and try again")
     return StatusError(
         409,
         "Conflict",
@@ -237,9 +233,7 @@ def timeout(message: str, retry_after_seconds: int = 0) -> StatusError:
 
 
 def internal(message: str) -> StatusError:
-    return StatusError(
-        500, "InternalError", f"Internal error occurred: {message}", {"causes": [{"message": message}]}
-    )
+    return StatusError(500, "InternalError", f"Internal error occurred: {message}", {"causes": [{"message": message}]})
 
 
 def service_unavailable(message: str) -> StatusError:
