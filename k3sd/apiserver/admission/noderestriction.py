@@ -43,7 +43,7 @@ class NodeRestriction(Plugin):
     def handles(self, resource: Resource, subresource: str, operation: str) -> bool:
         return resource in (
             resources.PODS, resources.NODES, resources.PERSISTENTVOLUMECLAIMS, resources.SERVICEACCOUNTS,
-            resources.LEASES, resources.CSINODES,
+            resources.LEASES, resources.CSINODES, resources.RESOURCESLICES,
         )  # fmt: skip
 
     async def admit(self, attrs: Attributes) -> None:
@@ -63,6 +63,8 @@ class NodeRestriction(Plugin):
             self._own(attrs, node, "lease", attrs.ctx.namespace == "kube-node-lease")
         elif resource is resources.CSINODES:
             self._own(attrs, node, "csinode", True)
+        elif resource is resources.RESOURCESLICES:
+            self._slice(attrs, node)
 
     @staticmethod
     def _refuse(attrs: Attributes, detail: str) -> StatusError:
@@ -75,6 +77,13 @@ class NodeRestriction(Plugin):
         name = attrs.ctx.name or ((attrs.obj or {}).get("metadata") or {}).get("name", "")
         if name != node or not right_place:
             raise self._refuse(attrs, f'node "{node}" can only access {what} with the same name as the requesting node')
+
+    def _slice(self, attrs: Attributes, node: str) -> None:
+        """A driver on a node publishes the devices of that node only."""
+        slice_ = attrs.obj or attrs.old or self._registry.read(resources.RESOURCESLICES, attrs.ctx.name) or {}
+        if (slice_.get("spec") or {}).get("nodeName") != node:
+            what = "delete" if attrs.operation == "DELETE" else attrs.operation.lower()
+            raise self._refuse(attrs, f"can only {what} ResourceSlice with the same NodeName as the requesting node")
 
     def _pod(self, attrs: Attributes, node: str) -> None:
         subresource, pod, old = attrs.ctx.subresource, attrs.obj or {}, attrs.old or {}

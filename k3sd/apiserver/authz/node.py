@@ -97,12 +97,14 @@ class NodeGraph:
         self._claims: dict[str, tuple[str, str]] = {}
         self._volume_secrets: dict[tuple[str, str], set[str]] = {}
         self._attachments: dict[str, str] = {}
+        self._slices: dict[str, str] = {}
 
     def attach(self, registry: Registry) -> None:
         """Fill from the cache and follow it."""
         follow(registry, resources.PODS, self.on_pod)
         follow(registry, resources.PERSISTENTVOLUMES, self.on_volume)
         follow(registry, resources.VOLUMEATTACHMENTS, self.on_attachment)
+        follow(registry, resources.RESOURCESLICES, self.on_slice)
 
     def on_pod(self, event: str, pod: Obj, old: Obj | None) -> None:
         meta, spec = pod["metadata"], pod.get("spec") or {}
@@ -159,6 +161,13 @@ class NodeGraph:
         else:
             self._attachments[name] = (attachment.get("spec") or {}).get("nodeName", "")
 
+    def on_slice(self, event: str, obj: Obj, old: Obj | None) -> None:
+        name, node = obj["metadata"]["name"], (obj.get("spec") or {}).get("nodeName", "")
+        if event == "DELETED" or not node:
+            self._slices.pop(name, None)
+        else:
+            self._slices[name] = node
+
     def related(self, node: str, resource: str, namespace: str, name: str) -> bool:
         """True when a pod of ``node`` leads to the object."""
         if resource == "persistentvolumes":
@@ -166,6 +175,8 @@ class NodeGraph:
             return claim is not None and self.related(node, "persistentvolumeclaims", *claim)
         if resource == "volumeattachments":
             return self._attachments.get(name) == node
+        if resource == "resourceslices":
+            return self._slices.get(name) == node
         if node in self._uses.get((resource, namespace, name), ()):
             return True
         if resource == "secrets":
@@ -259,7 +270,9 @@ class NodeAuthorizer:
         if q.verb == "create":
             return Decision(True)
         if q.verb in ("get", "update", "patch", "delete"):
-            return Decision(True)
+            if self.graph.related(node, "resourceslices", "", q.name):
+                return Decision(True)
+            return Decision(False, f"no relationship found between node '{node}' and this object")
         if q.verb in ("watch", "list", "deletecollection") and ("spec.nodeName", "=", node) in _terms(selector):
             return Decision(True)
         return Decision(False, "can only list/watch/deletecollection resourceslices with nodeName field selector")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from k3sd.apimachinery import quantity
 from k3sd.apimachinery import validation as names
 from k3sd.apimachinery.errors import (
     Obj,
@@ -15,7 +16,7 @@ from k3sd.apimachinery.errors import (
     not_supported,
     required,
 )
-from k3sd.apiserver.kinds.containers import validate_container, validate_profiles
+from k3sd.apiserver.kinds.containers import validate_container, validate_profiles, validate_resources
 from k3sd.apiserver.kinds.rules import (
     MAX_INT32,
     Errors,
@@ -46,6 +47,8 @@ def validate_pod_spec(spec: Obj, field: str, errs: Errors, *, pod_name: str = ""
     by_name = {v.get("name", ""): v for v in volumes}
     claims = _validate_claims(spec.get("resourceClaims") or [], f"{field}.resourceClaims", errs)
     _validate_containers(spec, field, by_name, claims, errs)
+    if level := spec.get("resources"):
+        _validate_pod_resources(spec, level, f"{field}.resources", errs)
     validate_enum(spec.get("restartPolicy"), RESTART_POLICIES, f"{field}.restartPolicy", errs)
     validate_enum(spec.get("dnsPolicy"), DNS_POLICIES, f"{field}.dnsPolicy", errs)
     validate_labels(spec.get("nodeSelector"), f"{field}.nodeSelector", errs)
@@ -207,6 +210,25 @@ def _validate_pod_security(context: Obj, spec: Obj, field: str, errs: Errors) ->
             errs.append(duplicate(path, name))
         seen.add(name)
     validate_profiles(context, field, errs)
+
+
+def _validate_pod_resources(spec: Obj, level: Obj, field: str, errs: Errors) -> None:
+    """``validatePodResources``: cpu, memory and huge pages, at least what the containers ask for together."""
+    for part in ("limits", "requests"):
+        for name in level.get(part) or {}:
+            if name not in ("cpu", "memory") and not name.startswith("hugepages-"):
+                errs.append(not_supported(f"{field}.{part}[{name}]", name, ["cpu", "memory"]))
+    if level.get("claims"):
+        errs.append(forbidden_field(f"{field}.claims", "claims may not be set at the pod level"))
+    validate_resources(level, field, (), errs)
+    for name, value in (level.get("requests") or {}).items():
+        total = quantity.parse(0)
+        for container in spec.get("containers") or []:
+            asked = ((container.get("resources") or {}).get("requests") or {}).get(name)
+            total = total + quantity.parse(asked) if asked is not None else total
+        if total > quantity.parse(value):
+            text = f"must be greater than or equal to aggregate container requests of {total}"
+            errs.append(invalid(f"{field}.requests[{name}]", str(value), text))
 
 
 def _validate_dns(spec: Obj, field: str, errs: Errors) -> None:

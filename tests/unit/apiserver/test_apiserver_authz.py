@@ -183,6 +183,18 @@ def test_node_reads_what_its_pods_use() -> None:
     assert graph._uses == {}
 
 
+def test_node_publishes_its_own_devices() -> None:
+    chain, graph = node_chain()
+    query = Query("update", "resource.k8s.io", "resourceslices", name="s")
+    assert not chain.check(NODE, query).allowed
+    graph.on_slice("ADDED", {"metadata": {"name": "s"}, "spec": {"nodeName": "n1"}}, None)
+    assert chain.check(NODE, query).allowed
+    graph.on_slice("MODIFIED", {"metadata": {"name": "s"}, "spec": {"nodeName": "n2"}}, None)
+    assert not chain.check(NODE, query).allowed
+    assert chain.check(NODE, query._replace(verb="list", name=""), "spec.nodeName=n1").allowed
+    assert not chain.check(NODE, query._replace(verb="list", name="")).allowed
+
+
 @pytest.mark.parametrize(
     ("query", "selector", "allowed"),
     [

@@ -144,6 +144,13 @@ def container(**fields: Any) -> dict[str, Any]:
             ],
         ),
         (
+            pod(resources={"requests": {"cpu": "1"}}, containers=[{**CONTAINER, "resources": {"requests": {"cpu": "2"}}}]),
+            [
+                'spec.resources.requests[cpu]: Invalid value: "1": must be greater than or equal to aggregate container '
+                "requests of 2"
+            ],
+        ),
+        (
             pod(restartPolicy="Maybe"),
             ['spec.restartPolicy: Unsupported value: "Maybe": supported values: "Always", "Never", "OnFailure"'],
         ),
