@@ -30,20 +30,14 @@ def test_a_second_start_changes_nothing(settings: Settings, tmp_path: Path) -> N
     assert contents(tmp_path) == before
 
 
+@pytest.mark.spawns
 def test_openssl_accepts_the_chain_and_subjects_are_k3s(settings: Settings) -> None:
     inventory.ensure_server(settings)
     tls = settings.paths.tls
-    for ca, leaf in (
-        ("server-ca", "serving-kube-apiserver"),
-        ("client-ca", "client-admin"),
-        ("etcd/peer-ca", "etcd/peer-server-client"),
-    ):
-        done = subprocess.run(
-            ["openssl", "verify", "-CAfile", tls / f"{ca}.crt", tls / f"{leaf}.crt"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    chains = {"server-ca": "serving-kube-apiserver", "client-ca": "client-admin", "etcd/peer-ca": "etcd/peer-server-client"}
+    for ca, leaf in chains.items():
+        argv = ["openssl", "verify", "-CAfile", tls / f"{ca}.crt", tls / f"{leaf}.crt"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     admin = split_pem((tls / "client-admin.crt").read_bytes())[0]
     assert admin.subject.rfc4514_string() == "CN=system:admin,O=system:masters"

@@ -47,6 +47,7 @@ def place(item: Obj, cache: Cache) -> str:
 
 
 TAINT = {"key": "k", "value": "v", "effect": "NoSchedule"}
+NEAR, FAR = "podAffinity", "podAntiAffinity"
 ZONES = [node("a", labels={"z": "1"}), node("b", labels={"z": "2"})]
 
 
@@ -66,10 +67,10 @@ def spread(when: str = "DoNotSchedule") -> list[Obj]:
         (pod(), [node("n1"), node("n2")], [(pod("o", cpu="1"), "n1")], "n2"),
         (pod(nodeSelector={"disk": "ssd"}), [node("n1"), node("n2", labels={"disk": "ssd"})], [], "n2"),
         (pod(tolerations=[{"key": "k", "operator": "Exists"}]), [node("n1", taints=[TAINT])], [], "n1"),
-        (pod(labels={"app": "x"}, affinity=required("podAffinity", "y")), ZONES, [(pod("o", labels={"app": "y"}), "b")], "b"),
-        (pod(labels={"app": "x"}, affinity=required("podAffinity", "x")), ZONES, [], "a"),
-        (pod(labels={"app": "x"}, affinity=required("podAntiAffinity", "x")), ZONES, [(pod("o", labels={"app": "x"}), "a")], "b"),
-        (pod(labels={"app": "x"}), ZONES, [(pod("o", labels={"app": "y"}, affinity=required("podAntiAffinity", "x")), "a")], "b"),
+        (pod(labels={"app": "x"}, affinity=required(NEAR, "y")), ZONES, [(pod("o", labels={"app": "y"}), "b")], "b"),
+        (pod(labels={"app": "x"}, affinity=required(NEAR, "x")), ZONES, [], "a"),
+        (pod(labels={"app": "x"}, affinity=required(FAR, "x")), ZONES, [(pod("o", labels={"app": "x"}), "a")], "b"),
+        (pod(labels={"app": "x"}), ZONES, [(pod("o", labels={"app": "y"}, affinity=required(FAR, "x")), "a")], "b"),
         (pod(labels={"app": "x"}, topologySpreadConstraints=spread()), ZONES, [(pod("o", labels={"app": "x"}), "a")], "b"),
         (pod(ports=[{"hostPort": 80, "containerPort": 1}]), [node("n1"), node("n2")],
          [(pod("o", ports=[{"hostPort": 80, "containerPort": 1, "hostIP": "127.0.0.1"}]), "n1")], "n2"),
