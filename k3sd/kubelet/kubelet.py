@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from k3sd.apimachinery import quantity
+from k3sd.apimachinery.errors import StatusError
 from k3sd.apis import resources
 from k3sd.client.api import Client
 from k3sd.client.events import EventRecorder
@@ -26,6 +27,7 @@ from k3sd.kubelet.containerconfig import NodeFacts
 from k3sd.kubelet.cri.client import CRIClient, CRIError
 from k3sd.kubelet.cri.messages import ContainerState
 from k3sd.kubelet.environment import NodeEnvironment
+from k3sd.kubelet.failures import StartError
 from k3sd.kubelet.imageimport import ImageImporter
 from k3sd.kubelet.images import ImageManager
 from k3sd.kubelet.layout import Layout
@@ -318,7 +320,12 @@ class Kubelet:
         name = pod["spec"].get("runtimeClassName")
         if not name:
             return ""
-        return str((await self._client.get(resources.RUNTIMECLASSES, name)).get("handler") or "")
+        try:
+            return str((await self._client.get(resources.RUNTIMECLASSES, name)).get("handler") or "")
+        except (StatusError, ConnectionError, TimeoutError) as error:
+            message = f'Failed to create pod sandbox: failed to get runtime handler of RuntimeClass "{name}": {error}'
+            self.recorder.event(pod, "Warning", "FailedCreatePodSandBox", message)
+            raise StartError("FailedCreatePodSandBox", message) from error
 
     # what was left behind
 

@@ -180,6 +180,7 @@ class PodRuntime:
         record("Normal", "Started", "Container started")
         self._link_log(pod, name, id_, config.log_path)
         await self._forget_old_instances(uid, name)
+        await self._forget_old_sandboxes(uid)
         if handler := (container.get("lifecycle") or {}).get("postStart"):
             await self._post_start(pod, container, id_, handler)
 
@@ -362,6 +363,19 @@ class PodRuntime:
         dead = [c for c in instances[1:] if not c.is_running]
         for record in dead[1:]:
             await self.remove_container(uid, record)
+
+    async def _forget_old_sandboxes(self, uid: str) -> None:
+        """A sandbox that was replaced goes when no container is left in it: with it the runtime removes those."""
+        state = self._cache.get(uid)
+        for sandbox in state.sandboxes[1:]:
+            if sandbox.is_ready or any(c.sandbox_id == sandbox.id for c in state.containers):
+                continue
+            try:
+                await to_the_end(self._cri.remove_pod_sandbox(sandbox.id))
+            except CRIError as error:
+                log.warning("cannot remove sandbox %s: %s", sandbox.id, error)
+                continue
+            await self._cache.refresh_sandbox(uid, sandbox.id)
 
     async def remove_container(self, uid: str, record: ContainerRecord, keep_log: bool = False) -> None:
         try:

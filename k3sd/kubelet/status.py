@@ -404,6 +404,8 @@ def _conditions(pod: Obj, state: PodState, given: StatusInput, status: Obj) -> l
         {"type": "ContainersReady", **containers_ready},
         {"type": "PodScheduled", "status": "True"},
     ]
+    if given.verdict is not None and given.verdict.reason == "Evicted":
+        conditions.append({"type": "DisruptionTarget", **_with("True", "TerminationByKubelet", given.verdict.message)})
     now = given.now or timefmt.now()
     generation = pod["metadata"].get("generation")
     for condition in conditions:

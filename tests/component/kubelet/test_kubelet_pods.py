@@ -19,7 +19,7 @@ from k3sd.config.settings import Settings
 from k3sd.kubelet.kubelet import Kubelet
 from k3sd.kubelet.layout import Layout
 from tests.component.kubelet.conftest import BUSYBOX_IMAGE, Runtime
-from tests.component.kubelet.fakeapi import FakeAPI, eventually
+from tests.fakes.podapi import FakeAPI, eventually
 
 pytestmark = pytest.mark.root
 Obj = dict[str, Any]
