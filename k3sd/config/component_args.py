@@ -23,6 +23,7 @@ SUPPORTED: dict[str, dict[str, Kind]] = {
     },
     "kube-controller-manager-arg": {
         "controllers": "string",
+        "leader-elect": "bool",
         "node-cidr-mask-size": "int",
         "node-cidr-mask-size-ipv4": "int",
         "node-cidr-mask-size-ipv6": "int",
