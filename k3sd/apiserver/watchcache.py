@@ -38,7 +38,7 @@ KEPT_FRAMES = 64
 LIST_PAGE = 1000
 
 Decode = Callable[[str, bytes], bytes]
-"""``(key, stored value)`` -> JSON, for values that are not (protobuf of a K3s database, encrypted secrets)."""
+"""``(key, stored value)`` -> JSON, for values that are not. The default reads the protobuf of a K3s database."""
 ChangeType = Literal["ADDED", "MODIFIED", "DELETED"]
 
 _OURS = re.compile(rb'\{(?:"kind":"[^"\\]*",)?"apiVersion":"[^"\\]*",(?:"kind":"[^"\\]*",)?"metadata":\{')
@@ -442,7 +442,7 @@ class WatchCache:
         self.backend = backend
         self.root = prefix
         self.revision = 0
-        self._decode = decode
+        self._decode = decode or decode_protobuf
         self._history_seconds = history_seconds
         self._history_bytes = history_bytes
         self._history: deque[CacheEvent] = deque()
@@ -545,8 +545,6 @@ class WatchCache:
         match = _OURS.match(value)
         if match is None:
             if not value.startswith(b"{"):
-                if self._decode is None:
-                    raise ValueError("the value is not JSON")
                 value = self._decode(key, value)
             obj = codec.loads(value)
             metadata = obj.get("metadata")
@@ -558,6 +556,15 @@ class WatchCache:
         at = match.end()
         comma = b"" if value[at : at + 1] == b"}" else b","
         return b'%b"resourceVersion":"%d"%b%b' % (value[:at], revision, comma, value[at:])
+
+
+def decode_protobuf(key: str, value: bytes) -> bytes:
+    """The JSON of a built-in object as an upstream API server stores it. Raises for anything else."""
+    if value.startswith(b"k8s:enc:"):
+        raise ValueError("the value is encrypted; disable secrets encryption in K3s and re-encrypt before moving here")
+    from k3sd.apimachinery import protobuf
+
+    return codec.encode(protobuf.decode_object(value))
 
 
 def _in_scope(key: str, scope: str) -> bool:

@@ -30,6 +30,12 @@ COMMANDS: tuple[Command, ...] = (
     Command("config", "k3sd.cli.config:run", "check the configuration, or show it with its origins", ("check", "show")),
     Command("check-config", "k3sd.cli.check_config:run", "check what the kernel and the system offer"),
     Command("killall", "k3sd.cli.serve:killall", "stop all pods and remove everything k3sd made at run time"),
+    Command(
+        "datastore",
+        "k3sd.cli.datastore:run",
+        "serve the datastore as etcd, move it, back it up, restore and check it",
+        ("serve", "migrate", "backup", "restore", "check"),
+    ),
     Command("completion", "k3sd.cli.completion:run", "print a completion script", ("bash", "zsh")),
     Command("token", "k3sd.cli.later:token", "manage join tokens"),
     Command("certificate", "k3sd.cli.later:certificate", "manage certificates"),

@@ -319,3 +319,18 @@ async def test_followers_run_before_the_writer_is_answered(
     follower.close()
     await backend.create(f"{PODS}a/3", value("3"))
     assert seen == revisions and pods.watchers == 0
+
+
+async def test_objects_of_a_k3s_database_are_served(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    from k3sd.apimachinery import protobuf
+
+    pod = {"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "old", "namespace": "ns"}}
+    revision = await backend.create(f"{PODS}ns/old", protobuf.encode_object(pod))
+    await backend.create("/registry/secrets/ns/a", b"k8s:enc:aescbc:v1:key:\x01\x02")
+    cache = WatchCache(backend)
+    await cache.start()
+    entry = cache.resource(PODS).get(f"{PODS}ns/old")
+    assert entry is not None and entry.obj["kind"] == "Pod"
+    assert entry.obj["metadata"]["resourceVersion"] == str(revision) and entry.obj["metadata"]["name"] == "old"
+    assert "is encrypted" in caplog.text
+    cache.stop()
