@@ -174,7 +174,8 @@ def plan_delete(ep: Endpoint, ctx: RequestContext, options: DeleteRequest, old: 
         return Plan(True)
     if grace == 0 and not deleting:
         meta["deletionTimestamp"] = timefmt.now()
-        meta["deletionGracePeriodSeconds"] = 0
+        if not strategy.holds_deletion(new):
+            meta["deletionGracePeriodSeconds"] = 0
         if meta.get("generation"):
             meta["generation"] += 1
         changed = True

@@ -46,6 +46,8 @@ class ListOptions:
     timeout_seconds: int = 0
     allow_bookmarks: bool = False
     send_initial_events: bool | None = None
+    endless: bool = False
+    """A watch of the server's own parts, which ends only when it is closed."""
 
     @classmethod
     def from_query(cls, query: Query, watch: bool) -> ListOptions:

@@ -8,6 +8,7 @@ versions, the end after ``timeoutSeconds``. Upstream: ``storage/cacher/cache_wat
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Sequence
 from typing import Literal
@@ -55,7 +56,9 @@ class Watch:
         self._mark_end = bool(options.send_initial_events) and options.allow_bookmarks
         self._told = 0
         loop = asyncio.get_running_loop()
-        seconds = options.timeout_seconds or MIN_TIMEOUT_SECONDS * (1 + random.random())
+        seconds: float = options.timeout_seconds or MIN_TIMEOUT_SECONDS * (1 + random.random())
+        if options.endless:
+            seconds = math.inf
         self._deadline = loop.time() + seconds
         self._loop = loop
 
@@ -101,7 +104,7 @@ class Watch:
                 return []
             pause = min(left, BOOKMARK_SECONDS) if self._bookmarks else left
             try:
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(None if pause == math.inf else pause):
                     return await self._watcher.batch()
             except TimeoutError:
                 progress = self._watcher.progress()

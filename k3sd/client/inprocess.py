@@ -173,14 +173,13 @@ class InProcessClient:
         allow_bookmarks: bool = True,
         timeout_seconds: int = 0,
     ) -> AsyncIterator[WatchEvent]:
-        """Ends after ``timeout_seconds`` (a random time within the hour by default) like a server's watch."""
+        """Ends after ``timeout_seconds``; 0 means never."""
         ctx = self._context("watch", resource, namespace)
         ctx.field_selector = field_selector
-        options = ListOptions(resource_version, timeout_seconds=timeout_seconds, allow_bookmarks=False)
-        options.select(label_selector, field_selector)
-        # Bookmarks keep a remote client's version fresh; here a version is as old as the history, which only an idle watch
-        # outlives, and then it lists again from memory.
+        # No bookmarks: they keep a version fresh for a client that must come back, and this one is never sent away.
         del allow_bookmarks
+        options = ListOptions(resource_version, timeout_seconds=timeout_seconds, endless=not timeout_seconds)
+        options.select(label_selector, field_selector)
         watch = await self._registry.watch(ctx, options)
         try:
             while changes := await watch.next():
