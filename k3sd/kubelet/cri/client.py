@@ -7,6 +7,7 @@ Cancelling a call cancels it in the runtime.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 _RUNTIME = "/runtime.v1.RuntimeService/"
 _IMAGE = "/runtime.v1.ImageService/"
 _EVENTS = "/containerd.services.events.v1.Events/"
+_SNAPSHOTS = "/containerd.services.snapshots.v1.Snapshots/"
 _NAMESPACE = (("containerd-namespace", "k8s.io"),)
 # Our own event, see get_container_events.
 _MARKER_TOPIC = "/k3sd/subscribed"
@@ -123,10 +125,15 @@ class CRIClient:
         return call
 
     async def _invoke(
-        self, path: str, request: Any, timeout: float = REQUEST_TIMEOUT_SECONDS, wait_for_ready: bool = False
+        self,
+        path: str,
+        request: Any,
+        timeout: float = REQUEST_TIMEOUT_SECONDS,
+        wait_for_ready: bool = False,
+        metadata: Any = None,
     ) -> Any:
         try:
-            return await self._call(path)(request, timeout=timeout, wait_for_ready=wait_for_ready)
+            return await self._call(path)(request, timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata)
         except grpc.RpcError as error:
             raise CRIError(path.rsplit("/", 1)[1], _code_name(error), error.details() or "") from error
 
@@ -250,6 +257,14 @@ class CRIClient:
         answer = await self._invoke(_IMAGE + "ImageStatus", request)
         return answer.image if answer.image.id else None
 
+    async def image_chain_id(self, image: str) -> str:
+        """The name of the image's unpacked layers in the snapshotter. Raises CRIError NotFound."""
+        request = messages.ImageStatusRequest(image=messages.ImageSpec(image=image), verbose=True)
+        answer = await self._invoke(_IMAGE + "ImageStatus", request)
+        if not answer.image.id:
+            raise CRIError("ImageStatus", "NotFound", f"image {image!r} is not on this node")
+        return str(json.loads(answer.info["info"])["chainID"])
+
     async def pull_image(self, image: str, auth: Any = None, sandbox_config: Any = None) -> str:
         request = messages.PullImageRequest(image=messages.ImageSpec(image=image), auth=auth, sandbox_config=sandbox_config)
         return str((await self._invoke(_IMAGE + "PullImage", request, PULL_TIMEOUT_SECONDS)).image_ref)
@@ -260,6 +275,33 @@ class CRIClient:
 
     async def image_fs_info(self) -> Any:
         return await self._invoke(_IMAGE + "ImageFsInfo", messages.ImageFsInfoRequest())
+
+    # snapshots (containerd's own API)
+
+    async def view_snapshot(self, snapshotter: str, key: str, parent: str) -> list[Any]:
+        """Mounts (``type``, ``source``, ``options``) that show the layers ``parent`` read-only.
+
+        They are kept under ``key`` until ``remove_snapshot``; asked again with the same key, the same.
+        """
+        labels = {"containerd.io/gc.root": "k3sd"}
+        request = messages.ViewRequest(snapshotter=snapshotter, key=key, parent=parent, labels=labels)
+        try:
+            answer = await self._invoke(_SNAPSHOTS + "View", request, metadata=_NAMESPACE)
+        except CRIError as error:
+            if error.code != "AlreadyExists":
+                raise
+            request = messages.MountsRequest(snapshotter=snapshotter, key=key)
+            answer = await self._invoke(_SNAPSHOTS + "Mounts", request, metadata=_NAMESPACE)
+        return list(answer.mounts)
+
+    async def remove_snapshot(self, snapshotter: str, key: str) -> None:
+        """One that is not there is no error."""
+        request = messages.RemoveRequest(snapshotter=snapshotter, key=key)
+        try:
+            await self._invoke(_SNAPSHOTS + "Remove", request, metadata=_NAMESPACE)
+        except CRIError as error:
+            if not error.not_found:
+                raise
 
     # events
 

@@ -166,6 +166,13 @@ TaskExit container_id:1:s id:2:s pid:3:u exit_status:4:u exited_at:5:Timestamp
 TaskDelete container_id:1:s pid:2:u exit_status:3:u exited_at:4:Timestamp id:5:s
 TaskOOM container_id:1:s
 ContainerDelete id:1:s
+SnapshotMount type:1:s source:2:s target:3:s options:4:*s
+ViewRequest snapshotter:1:s key:2:s parent:3:s labels:4:m
+ViewResponse mounts:1:*SnapshotMount
+MountsRequest snapshotter:1:s key:2:s
+MountsResponse mounts:1:*SnapshotMount
+RemoveRequest snapshotter:1:s key:2:s
+RemoveResponse
 """
 
 

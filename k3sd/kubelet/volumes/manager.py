@@ -7,6 +7,7 @@ referenced object changed, the pod changed, a token was renewed. Nothing polls.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -25,7 +26,7 @@ from k3sd.kubelet.tokens import TokenManager
 from k3sd.kubelet.volumes import mounts, subpath
 from k3sd.kubelet.volumes.atomic_writer import PayloadError
 from k3sd.kubelet.volumes.plan import Files, Plan, VolumeError
-from k3sd.kubelet.volumes.planner import Planner
+from k3sd.kubelet.volumes.planner import IMAGE_PLUGIN, ImageSource, Planner
 
 Obj = dict[str, Any]
 T = TypeVar("T")
@@ -79,11 +80,13 @@ class VolumeManager:
         *,
         node_allocatable: Callable[[], Mapping[str, str]] = dict,
         recursive_read_only: bool = False,
+        images: ImageSource | None = None,
     ) -> None:
+        self._images = images
         self._sources = sources
         self._tokens = tokens
         self._root = root
-        self._planner = Planner(client, sources, node_name, tokens, node_allocatable)
+        self._planner = Planner(client, sources, node_name, tokens, node_allocatable, images)
         self._recursive_read_only = recursive_read_only
         self._pods: dict[str, _PodVolumes] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="volumes")
@@ -164,12 +167,11 @@ class VolumeManager:
     async def unmount_pod(self, uid: str) -> None:
         """All containers are gone: unmount and delete the volumes. The rest of the pod's directory stays for ``remove_pod``."""
         state = self._pods.get(uid)
-        if state is None:
+        async with state.lock if state is not None else contextlib.nullcontext():
             await self._forget(uid)
-            await self._run(_remove_volumes, self.pod_dir(uid))
-            return
-        async with state.lock:
-            await self._forget(uid)
+            for name in await self._run(_unmount_volumes, self.pod_dir(uid)):
+                if self._images is not None:
+                    await self._images.drop(uid, name)
             await self._run(_remove_volumes, self.pod_dir(uid))
 
     async def remove_pod(self, uid: str) -> None:
@@ -186,7 +188,7 @@ class VolumeManager:
             if uid in uids or uid in self._pods:
                 continue
             try:
-                await self._run(mounts.remove_tree, pods / uid)
+                await self.remove_pod(uid)
                 removed.append(uid)
             except OSError as error:
                 log.warning("removing the directory of pod %s, which no longer exists: %s", uid, error)
@@ -333,10 +335,19 @@ def _config_error(message: str) -> VolumeError:
     return VolumeError("CreateContainerConfigError", message)
 
 
+def _unmount_volumes(pod_dir: Path) -> list[str]:
+    """The names of the image volumes among them."""
+    if not pod_dir.is_dir():
+        return []
+    images = pod_dir / "volumes" / IMAGE_PLUGIN
+    names = os.listdir(images) if images.is_dir() else []
+    mounts.unmount_below(os.path.realpath(pod_dir))
+    return names
+
+
 def _remove_volumes(pod_dir: Path) -> None:
     if not pod_dir.is_dir():
         return
-    mounts.unmount_below(os.path.realpath(pod_dir))
     for name in ("volume-subpaths", "volumes"):
         mounts.remove_tree(pod_dir / name)
     shutil.rmtree(pod_dir / "plugins", ignore_errors=True)

@@ -80,12 +80,12 @@ def _initial_user_namespace() -> bool:
         return file.read().split() == ["0", "0", "4294967295"]
 
 
-def bind(source: str, target: str, *, read_only: bool = False, recursive: bool = False) -> None:
-    """Bind mount ``source`` (a path, or ``/proc/self/fd/N``) on ``target``."""
+def bind(source: str, target: str, *, flags: int = 0, recursive: bool = False) -> None:
+    """Bind mount ``source`` (a path, or ``/proc/self/fd/N``) on ``target``; ``flags`` such as MS_RDONLY are for this mount."""
     mount(source, target, "", MS_BIND | (MS_REC if recursive else 0))
-    if read_only:
+    if flags:
         # A bind mount takes its own flags only when remounted.
-        mount("none", target, "", MS_BIND | MS_REMOUNT | MS_RDONLY)
+        mount("none", target, "", MS_BIND | MS_REMOUNT | flags)
 
 
 def make_shared(path: str) -> None:

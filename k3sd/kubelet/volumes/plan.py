@@ -135,9 +135,39 @@ class LocalVolume:
             raise VolumeError("FailedMount", f'path "{self.source}" {problem}')
         self.path.mkdir(parents=True, exist_ok=True, mode=0o750)
         if not mounts.is_mount_point(os.path.realpath(self.path)):
-            mounts.bind(self.source, str(self.path), read_only=self.read_only, recursive=True)
+            mounts.bind(self.source, str(self.path), flags=mounts.MS_RDONLY if self.read_only else 0, recursive=True)
             if not self.read_only:
                 apply_fs_group(self.source, self.fs_group, on_root_mismatch=self.on_root_mismatch)
+        return str(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerMount:
+    """How the snapshotter shows an image: ``type`` overlay or bind, as containerd says it."""
+
+    type: str
+    source: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageVolume:
+    """The files of an image, read-only and without devices, set-uid and execution."""
+
+    path: Path
+    mount: LayerMount
+    read_only: bool = True
+
+    def set_up(self) -> str:
+        _make_volume_dir(self.path)
+        target = os.path.realpath(self.path)
+        if not mounts.is_mount_point(target):
+            flags = mounts.MS_RDONLY | mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+            if self.mount.type == "bind":
+                mounts.bind(self.mount.source, target, flags=flags)
+            else:
+                options = ",".join(option for option in self.mount.options if "=" in option)
+                mounts.mount(self.mount.source, target, self.mount.type, flags, options)
         return str(self.path)
 
 

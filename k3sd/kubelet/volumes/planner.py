@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from k3sd.apimachinery import quantity
 from k3sd.apimachinery.errors import StatusError
@@ -15,17 +15,30 @@ from k3sd.kubelet.downward import DownwardError, all_containers
 from k3sd.kubelet.sources import Sources
 from k3sd.kubelet.tokens import TokenManager, TokenRequest
 from k3sd.kubelet.volumes import payload
-from k3sd.kubelet.volumes.plan import EmptyDir, Files, HostPath, LocalVolume, Plan, VolumeError
+from k3sd.kubelet.volumes.plan import EmptyDir, Files, HostPath, ImageVolume, LayerMount, LocalVolume, Plan, VolumeError
 
 Obj = dict[str, Any]
 
 DEFAULT_TOKEN_SECONDS = 3600
+IMAGE_PLUGIN = "kubernetes.io~image"
 _FILE_PLUGINS = {
     "configMap": "kubernetes.io~configmap",
     "secret": "kubernetes.io~secret",
     "downwardAPI": "kubernetes.io~downward-api",
     "projected": "kubernetes.io~projected",
 }
+
+
+class ImageSource(Protocol):
+    """Where image volumes come from."""
+
+    async def view(self, pod: Obj, volume_name: str, source: Obj) -> LayerMount:
+        """Have the image of an ``image`` volume source here, by its pull policy, and how to mount it. Raises VolumeError."""
+        ...
+
+    async def drop(self, uid: str, volume_name: str) -> None:
+        """The volume is unmounted for good."""
+        ...
 
 
 class Planner:
@@ -38,7 +51,9 @@ class Planner:
         node_name: str,
         tokens: TokenManager,
         node_allocatable: Callable[[], Mapping[str, str]],
+        images: ImageSource | None = None,
     ) -> None:
+        self._images = images
         self._client = client
         self._sources = sources
         self._node_name = node_name
@@ -57,6 +72,9 @@ class Planner:
         if volume.get("hostPath") is not None:
             source = volume["hostPath"]
             return HostPath(str(source.get("path", "")), str(source.get("type") or ""))
+        if volume.get("image") is not None and self._images is not None:
+            mount = await self._images.view(pod, name, volume["image"])
+            return ImageVolume(volumes / IMAGE_PLUGIN / name, mount)
         if volume.get("persistentVolumeClaim") is not None:
             claim = volume["persistentVolumeClaim"]
             return await self._claim(pod, str(claim["claimName"]), bool(claim.get("readOnly")), volumes)
