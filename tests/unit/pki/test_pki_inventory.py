@@ -31,7 +31,6 @@ def test_a_second_start_changes_nothing(settings: Settings, tmp_path: Path) -> N
 
 
 @pytest.mark.spawns
-@pytest.mark.spawns
 def test_openssl_accepts_the_chain_and_subjects_are_k3s(settings: Settings) -> None:
     inventory.ensure_server(settings)
     tls = settings.paths.tls
