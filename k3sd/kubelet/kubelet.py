@@ -30,6 +30,7 @@ from k3sd.kubelet.environment import NodeEnvironment
 from k3sd.kubelet.failures import StartError
 from k3sd.kubelet.imageimport import ImageImporter
 from k3sd.kubelet.images import ImageManager
+from k3sd.kubelet.imagevolumes import ImageVolumes
 from k3sd.kubelet.layout import Layout
 from k3sd.kubelet.logs import LogReader, LogRotator
 from k3sd.kubelet.pleg import PodCache
@@ -95,6 +96,7 @@ class Kubelet:
             self._layout.root,
             self._tokens,
             node_allocatable=lambda: self.node_status.allocatable,
+            images=ImageVolumes(self.cri, self.images, settings.snapshotter, self.recorder.event),
         )
         self._volumes.on_retry = self._retry
         self._volumes.on_refresh_failed = self._refresh_failed
