@@ -46,6 +46,7 @@ OBJECTS: list[Obj] = [
                         {"name": "cache", "mountPath": "/sub", "subPathExpr": "d/$(A)"},
                         {"name": "mem", "mountPath": "/mem"},
                         {"name": "info", "mountPath": "/info"},
+                        {"name": "img", "mountPath": "/img"},
                     ],
                 }
             ],
@@ -53,6 +54,7 @@ OBJECTS: list[Obj] = [
                 {"name": "cm", "configMap": {"name": "cm"}},
                 {"name": "sec", "secret": {"secretName": "sec", "defaultMode": 0o400}},
                 {"name": "cache", "emptyDir": {}},
+                {"name": "img", "image": {"reference": IMAGE["image"], "pullPolicy": "IfNotPresent"}},
                 {"name": "mem", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
                 {
                     "name": "info",
@@ -95,6 +97,7 @@ def test_volumes(k: Server) -> None:
     assert sh(k, "busybox stat -L -c '%a %g' /sec/pw /cache").split() == ["440", "1234", "2777", "1234"]
     assert sh(k, "busybox df -k /mem").split("\n")[1].split()[:2] == ["tmpfs", "1024"]
     assert sh(k, "echo x > /sub/y; cat /cache/d/1/y") == "x\n"
+    assert sh(k, "cat /img/www/index.html") == "starting\n"
     assert "ca.crt" in sh(k, "ls /var/run/secrets/kubernetes.io/serviceaccount")
     for path in ("/cm/new", "/var/run/secrets/kubernetes.io/serviceaccount/x"):
         with pytest.raises(AssertionError, match="Read-only file system"):
