@@ -6,6 +6,7 @@ Source: Kubernetes 1.36, ``pkg/kubelet/kubelet_pods.go`` (``pullImageVolumes``),
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 from k3sd.kubelet import credentials
@@ -43,7 +44,10 @@ class ImageVolumes:
         return LayerMount(mounts[0].type, mounts[0].source, tuple(mounts[0].options))
 
     async def drop(self, uid: str, volume_name: str) -> None:
-        await self._cri.remove_snapshot(self._snapshotter, _key(uid, volume_name))
+        try:
+            await self._cri.remove_snapshot(self._snapshotter, _key(uid, volume_name))
+        except CRIError as error:
+            raise OSError(errno.EIO, f"releasing image volume {volume_name} of pod {uid}: {error}") from error
 
 
 def _key(uid: str, volume_name: str) -> str:

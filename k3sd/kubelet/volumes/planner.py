@@ -37,7 +37,7 @@ class ImageSource(Protocol):
         ...
 
     async def drop(self, uid: str, volume_name: str) -> None:
-        """The volume is unmounted for good."""
+        """The volume is unmounted for good. Raises OSError; may be repeated."""
         ...
 
 
