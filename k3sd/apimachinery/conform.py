@@ -22,6 +22,7 @@ Check = Callable[[Any], Any]
 _MISSING: Any = object()
 _SCHEMA_UNIONS = ("JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool", "JSONSchemaPropsOrStringArray")
 _SCHEMA = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
+_OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _GO_SCALARS = {"bytes": "[]uint8", "double": "float64", "any": "interface {}", "object": "interface {}"}
 
 
@@ -40,6 +41,9 @@ def conform(obj: Any, type_: Type | str) -> list[str]:
     """
     if isinstance(type_, str):
         type_ = types.get(type_)
+    custom = _customs.get(type_.name)
+    if custom is not None:
+        return custom(obj)
     plan = _structs.get(type_.name) or _struct(type_.name)
     try:
         plan(obj)
@@ -52,6 +56,43 @@ def conform(obj: Any, type_: Type | str) -> list[str]:
             raise walk.refuse("json: a null stands where a value is needed") from None
         return walk.unknown
     return []
+
+
+_customs: dict[str, Callable[[Any], list[str]]] = {}
+
+
+def register(type_name: str, check: Callable[[Any], list[str]]) -> None:
+    """Let ``check`` do what ``conform`` promises, for a type that is not declared (a custom resource)."""
+    _customs[type_name] = check
+
+
+def unregister(type_name: str) -> None:
+    _customs.pop(type_name, None)
+
+
+def conform_metadata(obj: Any, path: str = "") -> list[str]:
+    """The part of ``conform`` that holds for every object: kind and apiVersion are strings, metadata is ObjectMeta.
+
+    ``path`` is where the object is embedded.
+    """
+    here = f"{path}.metadata" if path else "metadata"
+    walk = _SlowWalk(obj, types.get(_OBJECT_META))
+    if not isinstance(obj, dict):
+        raise walk.refuse(f"json: cannot unmarshal {_json_name(obj)} into Go value of type map[string]interface {{}}")
+    for name in ("kind", "apiVersion"):
+        if not isinstance(obj.get(name, ""), str):
+            raise walk.refuse(f"json: cannot unmarshal {_json_name(obj[name])} into Go struct field {name} of type string")
+    if obj.get("metadata") is None:
+        if not path:
+            obj["metadata"] = {}
+        return []
+    plan = _struct(_OBJECT_META)
+    try:
+        plan(obj["metadata"])
+    except _Odd:
+        walk.struct(types.get(_OBJECT_META), obj["metadata"], here, here, ("", "v1.ObjectMeta"))
+        plan(obj["metadata"])
+    return walk.unknown
 
 
 def _string(value: Any) -> Any:

@@ -54,6 +54,15 @@ def default_type(obj: Obj, type_name: str) -> None:
         plan(obj)
 
 
+def register(type_name: str, step: Step) -> None:
+    """Default a type that is not declared by this step."""
+    _plans[type_name] = step
+
+
+def unregister(type_name: str) -> None:
+    _plans.pop(type_name, None)
+
+
 def _own(type_name: str) -> tuple[dict[str, Any], Step | None]:
     package, _, short = type_name.rpartition(".")
     group, version = package.split(".")[-2:]

@@ -180,6 +180,13 @@ class _Types:
             return False
         return True
 
+    def register(self, type_: Type) -> None:
+        """Add a type that is declared nowhere (a custom resource), or replace it."""
+        self._types[type_.name] = type_
+
+    def unregister(self, name: str) -> None:
+        self._types.pop(name, None)
+
     def names(self, package: str) -> list[str]:
         """All full type names a package's module declares."""
         return list(self._module(package).names.values())

@@ -87,6 +87,15 @@ def of_type(type_name: str) -> Shape:
     return found
 
 
+def register(type_name: str, shape: Shape) -> None:
+    """Give a type that is not declared its shape."""
+    _shapes[type_name] = shape
+
+
+def unregister(type_name: str) -> None:
+    _shapes.pop(type_name, None)
+
+
 def _make(type_name: str) -> Shape:
     declared = types.get(type_name)
     if declared.scalar:
