@@ -537,6 +537,8 @@ class PodWorker:
                 return
             except (CRIError, StartError, OSError) as error:
                 log.warning("pod %s: cannot %s yet: %s", podinfo.describe(self.pod), word, error)
+            except Exception:
+                log.exception("pod %s: cannot %s", podinfo.describe(self.pod), word)
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))
             delay = min(delay * 2, RETRY_SECONDS)
 
