@@ -40,6 +40,7 @@ from k3sd.apiserver.request import RequestContext, UserInfo
 from k3sd.apiserver.requestinfo import Query, RequestInfo, is_true
 from k3sd.apiserver.responses import Answer, Headers, Stream, status_answer
 from k3sd.apiserver.tables import check_include
+from k3sd.apiserver.watching import Watch
 from k3sd.datastore.backend import DatastoreError
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class APIServer:
         self._nonresource = NonResource(self)
         self.metrics = self._nonresource.metrics
         self._servers: list[asyncio.Server] = []
-        self._connections: Any = None
+        self._watches: set[Watch] = set()
         self._http: Any = None
 
     async def serve(self, sock: socket.socket, ssl_context: ssl.SSLContext | None) -> None:
@@ -104,7 +105,8 @@ class APIServer:
         """Stop accepting; end watches; give running requests ``seconds``."""
         for server in self._servers:
             server.close()
-        self.registry.cache.stop()
+        for watch in tuple(self._watches):
+            watch.close()
         if self._http is not None:
             await self._http.shutdown(seconds)
         self._servers.clear()
@@ -374,6 +376,7 @@ class APIServer:
             stream.end()
             return stream
         connection.on_lost = watch.close
+        self._watches.add(watch)
         gauge = self.metrics.watch_opened(ep.resource)
         try:
             stream.start("application/json", warnings(ctx))
@@ -398,6 +401,7 @@ class APIServer:
             stream.abort()
         finally:
             connection.on_lost = None
+            self._watches.discard(watch)
             watch.close()
             gauge()
         stream.end()

@@ -424,6 +424,17 @@ async def test_a_client_that_does_not_read_is_cut_and_stalls_nobody(
     writer.transport.abort()
 
 
+async def test_stopping_ends_watches_and_finishes_writes(http: Http, server: TestServer) -> None:
+    async with Stream(http, CONFIGMAPS + "?watch=1&resourceVersion=0") as watch:
+        writing = asyncio.ensure_future(http("POST", CONFIGMAPS, configmap("last")))
+        kind, _ = await watch.event()  # the write is in the store, its answer may still be on its way
+        await server.server.stop(2)
+        assert kind == "ADDED"
+        assert await watch.ended()
+        status, _, _ = await writing
+        assert status == 201
+
+
 async def test_watch_ends_in_time(http: Http) -> None:
     async with Stream(http, CONFIGMAPS + "?watch=1&resourceVersion=0&timeoutSeconds=1") as watch:
         assert await watch.ended()
