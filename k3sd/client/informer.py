@@ -106,6 +106,11 @@ class Reflector:
             except (ConnectionError, TimeoutError) as e:
                 progressed = False
                 log.warning("watching %s: %s", self.resource.qualified, e)
+            except Exception:
+                # What the sink made of an event is unknown: begin anew rather than follow on with a wrong picture.
+                progressed = False
+                log.exception("watching %s failed", self.resource.qualified)
+                list_from, listed = "", False
             if progressed or loop.time() - started > SHORT_WATCH_SECONDS:
                 delay = BACKOFF_FIRST_SECONDS
                 if progressed:

@@ -118,7 +118,8 @@ class DaemonSetController(Controller):
         pods = await self._claim(owner, resources.PODS, selector)
         revisions = await self._claim(owner, resources.CONTROLLERREVISIONS, selector)
         current, old, collisions = await self._revisions(owner, revisions)
-        hashed = labels_of(current).get(rules.HASH, "")
+        # A revision made by hand may lack the label; its name is as good.
+        hashed = labels_of(current).get(rules.HASH) or name_of(current)
         placed = rules.by_node(pods)
         nodes = list(self.nodes.list())
         now = self.ctx.clock()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from k3sd.controllers.base import Context, Controller
 from k3sd.controllers.cronjob import CronJobController
+from k3sd.controllers.csr import CSRApprovingController, CSRCleaner, CSRSigningController
 from k3sd.controllers.daemonset import DaemonSetController
 from k3sd.controllers.deployment import DeploymentController
 from k3sd.controllers.disruption import DisruptionController
@@ -79,6 +80,9 @@ TABLE: tuple[Row, ...] = (
     _row(ServiceCIDRController, "service-cidrs"),
     _row(TTLController, "ttl"),
     _row(TokenCleaner, "tokencleaner"),
+    _row(CSRApprovingController, "csrapproving"),
+    _row(CSRSigningController, "csrsigning"),
+    _row(CSRCleaner, "csrcleaner"),
     _row(GarbageCollector, "garbagecollector"),
     _row(NodeIPAMController, "nodeipam"),
     _row(NodeLifecycleController, "nodelifecycle"),

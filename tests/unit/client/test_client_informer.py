@@ -210,3 +210,23 @@ async def test_a_status_error_event_is_retried(client: FakeClient):
     await asyncio.sleep(5)
     assert informer.get("default/a") is not None
     await informer.stop()
+
+
+async def test_a_sink_that_fails_is_filled_anew(client: FakeClient):
+    await client.create(resources.PODS, pod("a"), "default")
+
+    class Fragile:
+        lists = 0
+
+        def replace(self, items) -> None:
+            Fragile.lists += 1
+
+        def apply(self, type_, obj) -> None:
+            raise KeyError("bug")
+
+    task = asyncio.create_task(Reflector(client, resources.PODS, Fragile()).run())
+    await asyncio.sleep(1)
+    await client.create(resources.PODS, pod("b"), "default")
+    await asyncio.sleep(5)
+    task.cancel()
+    assert Fragile.lists == 2
