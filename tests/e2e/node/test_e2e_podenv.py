@@ -139,3 +139,30 @@ def test_nothing_of_a_deleted_pod_stays(k: Server) -> None:
     k.kubectl("delete", "pod", "p")
     wait_for(lambda: uid not in k.machine.run(["ls", "/var/lib/kubelet/pods"]), 10)
     assert uid not in k.machine.run(["cat", "/proc/self/mountinfo"])
+
+
+def ask_kubelet(k: Server, path: str, token: str = "") -> str:
+    """Status and start of the body of the kubelet's answer."""
+    script = (
+        "import ssl, sys, urllib.request as u, urllib.error as e\n"
+        "r = u.Request('https://127.0.0.1:10250' + sys.argv[1])\n"
+        "t = sys.stdin.read()\n"
+        "t and r.add_header('Authorization', 'Bearer ' + t)\n"
+        "try: a = u.urlopen(r, context=ssl._create_unverified_context(), timeout=10)\n"
+        "except e.HTTPError as x: a = x\n"
+        "print(a.status, a.read(200).decode())\n"
+    )
+    return k.machine.run(["/usr/bin/python3", "-c", script, path], stdin=token)
+
+
+def test_the_kubelet_asks_the_api_server_who_may(k: Server) -> None:
+    for name in ("reader", "stranger"):
+        k.kubectl("create", "serviceaccount", name)
+    k.kubectl("create", "clusterrole", "reads-metrics", "--verb=get", "--resource=nodes/metrics")
+    k.kubectl("create", "clusterrolebinding", "reads-metrics", "--clusterrole=reads-metrics", "--serviceaccount=podenv:reader")
+    reader, stranger = (k.kubectl("create", "token", name).strip() for name in ("reader", "stranger"))
+    assert ask_kubelet(k, "/metrics/resource", reader).startswith("200 # TYPE container_cpu_usage_seconds_total counter")
+    assert ask_kubelet(k, "/pods", reader).startswith("403 Forbidden (user=system:serviceaccount:podenv:reader, verb=get")
+    assert ask_kubelet(k, "/metrics/resource", stranger).startswith("403 ")
+    assert ask_kubelet(k, "/metrics/resource", stranger + "x").startswith("401 ")
+    assert ask_kubelet(k, "/metrics/resource").startswith("401 ")
