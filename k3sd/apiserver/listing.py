@@ -9,16 +9,16 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from k3sd.apimachinery import codec
 from k3sd.apimachinery.errors import Obj, StatusError, bad_request, gone, not_found
 from k3sd.apiserver.endpoint import Endpoint, Item, Rendered
 from k3sd.apiserver.options import ListOptions, field_label_error, parse_revision
 from k3sd.apiserver.request import RequestContext
-from k3sd.datastore.backend import Compacted, FutureRevision, KeyValue
+from k3sd.datastore.backend import Compacted, FutureRevision
 
 CONTINUE_EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
@@ -26,6 +26,9 @@ CONTINUE_EXPIRED = (
     "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
     "deleted between the time the first chunk was returned and now may show up in the list."
 )
+CONTINUE_SECONDS = 300
+"""How long a chunked list may take: upstream compacts every five minutes, and clients must see that end here too, although the
+store keeps its last thousand revisions however old they are."""
 LIST_EXPIRED = "The resourceVersion for the provided list is too old."
 
 Match = Callable[[Item], bool]
@@ -153,13 +156,17 @@ def selectable(ep: Endpoint) -> frozenset[str]:
     return found
 
 
-def encode_continue(revision: int, start: str) -> str:
-    text = json.dumps({"v": "meta.k8s.io/v1", "rv": revision, "start": start}, separators=(",", ":"))
+def encode_continue(revision: int, start: str, begun: int = 0) -> str:
+    """Upstream's token (``{"v":..,"rv":..,"start":..}``) with one field more: when the list began, in seconds."""
+    token: Obj = {"v": "meta.k8s.io/v1", "rv": revision, "start": start}
+    if begun:
+        token["begun"] = begun
+    text = json.dumps(token, separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def decode_continue(token: str, prefix: str) -> tuple[int, str]:
-    """``(revision, key to start from)``; a revision of -1 means "now". Raises 400."""
+def decode_continue(token: str, prefix: str) -> tuple[int, str, int]:
+    """``(revision, key to start from, when the list began)``; a revision of -1 means "now". Raises 400."""
     try:
         raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         data = json.loads(raw)
@@ -174,7 +181,8 @@ def decode_continue(token: str, prefix: str) -> tuple[int, str]:
         raise bad_request("continue key is not valid: encoded start key empty (version meta.k8s.io/v1)")
     if ".." in start.split("/"):
         raise bad_request(f"continue key is not valid: invalid key: {start}")
-    return revision, prefix + start
+    begun = data.get("begun")
+    return revision, prefix + start, begun if isinstance(begun, int) else 0
 
 
 async def list_items(ep: Endpoint, ctx: RequestContext, options: ListOptions) -> ListAnswer:
@@ -184,12 +192,15 @@ async def list_items(ep: Endpoint, ctx: RequestContext, options: ListOptions) ->
     cache = ep.registry.cache
     start = scope
     revision = 0
+    begun = int(time.time())
     if options.continue_:
         if options.resource_version and options.resource_version != "0":
             raise bad_request("specifying resource version is not allowed when using continue")
-        revision, start = decode_continue(options.continue_, scope)
+        revision, start, begun = decode_continue(options.continue_, scope)
         if revision < 0:
-            revision = 0
+            revision, begun = 0, int(time.time())
+        elif begun and time.time() - begun > CONTINUE_SECONDS:
+            raise _expired(options, start, scope)
     elif options.resource_version and options.resource_version != "0":
         asked = options.revision()
         if asked > cache.revision:
@@ -213,7 +224,7 @@ async def list_items(ep: Endpoint, ctx: RequestContext, options: ListOptions) ->
         entries = ep.cache.list(scope)
         if start != scope:
             entries = [e for e in entries if e.key >= start]
-    return _chunk(ep, entries, match, options.limit, revision, scope)
+    return _chunk(ep, entries, match, options.limit, revision, scope, begun)
 
 
 def _expired(options: ListOptions, start: str, scope: str) -> StatusError:
@@ -224,35 +235,15 @@ def _expired(options: ListOptions, start: str, scope: str) -> StatusError:
     return error
 
 
-class Past:
-    """A stored value at an older revision, as an Item."""
-
-    __slots__ = ("_obj", "key", "raw", "revision")
-
-    def __init__(self, kv: KeyValue) -> None:
-        from k3sd.apiserver.writes import splice
-
-        self.key = kv.key
-        self.revision = kv.revision
-        self.raw = splice(kv.value, kv.revision)
-        self._obj: Obj | None = None
-
-    @property
-    def obj(self) -> Obj:
-        if self._obj is None:
-            self._obj = codec.loads(self.raw)
-        assert self._obj is not None
-        return self._obj
-
-
-async def _list_at(ep: Endpoint, start: str, scope: str, revision: int) -> list[Keyed]:
+async def _list_at(ep: Endpoint, start: str, scope: str, revision: int) -> Sequence[Keyed]:
     from k3sd.apiserver.storage import prefix_end
 
-    result = await ep.registry.backend.list(start, prefix_end(scope), revision=revision)
-    return [Past(kv) for kv in result.kvs]
+    return (await ep.cache.list_at(revision, start, prefix_end(scope))).entries
 
 
-def _chunk(ep: Endpoint, entries: Sequence[Keyed], match: Match | None, limit: int, revision: int, scope: str) -> ListAnswer:
+def _chunk(
+    ep: Endpoint, entries: Sequence[Keyed], match: Match | None, limit: int, revision: int, scope: str, begun: int
+) -> ListAnswer:
     taken: Sequence[Item] = entries
     continue_ = ""
     remaining = 0
@@ -261,18 +252,18 @@ def _chunk(ep: Endpoint, entries: Sequence[Keyed], match: Match | None, limit: i
         for item in entries:
             if match(item):
                 if limit > 0 and len(found) == limit:
-                    continue_ = _after(found[-1], scope, revision)
+                    continue_ = _after(found[-1], scope, revision, begun)
                     break
                 found.append(item)
         taken = found
     elif 0 < limit < len(entries):
         taken = entries[:limit]
-        continue_ = _after(entries[limit - 1], scope, revision)
+        continue_ = _after(entries[limit - 1], scope, revision, begun)
         remaining = len(entries) - limit
     if ep.from_storage is not None:
         taken = [Rendered(ep.from_storage(i.obj)) for i in taken]
     return ListAnswer(ep, taken, revision, continue_, remaining)
 
 
-def _after(item: Keyed, scope: str, revision: int) -> str:
-    return encode_continue(revision, item.key[len(scope) :] + "\0")
+def _after(item: Keyed, scope: str, revision: int, begun: int) -> str:
+    return encode_continue(revision, item.key[len(scope) :] + "\0", begun)

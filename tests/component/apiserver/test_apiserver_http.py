@@ -6,12 +6,15 @@ import asyncio
 import io
 import json
 import socket
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from k3sd.apis import resources
 from k3sd.apiserver import http as http_module
+from k3sd.apiserver import listing
 from k3sd.datastore import mvcc
 from tests.component.apiserver.conftest import Http
 from tests.support.apiserver import TOKEN, TestServer
@@ -305,6 +308,22 @@ async def test_an_expired_continue_token_comes_with_a_fresh_one(
     assert (status, body["reason"]) == (410, "Expired")
     _, _, rest = await http("GET", CONFIGMAPS + f"?continue={body['metadata']['continue']}")
     assert [i["metadata"]["name"] for i in rest["items"]] == ["c2", "c3", "later"]
+
+
+async def test_a_continue_token_expires_in_time(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        await http("POST", CONFIGMAPS, configmap(f"c{number}"))
+    _, _, first = await http("GET", CONFIGMAPS + "?limit=2")
+    token = first["metadata"]["continue"]
+    now = time.time()
+    monkeypatch.setattr(listing, "time", SimpleNamespace(time=lambda: now + 299))
+    status, _, _ = await http("GET", CONFIGMAPS + f"?limit=1&continue={token}")
+    assert status == 200
+    monkeypatch.setattr(listing, "time", SimpleNamespace(time=lambda: now + 302))
+    status, _, body = await http("GET", CONFIGMAPS + f"?limit=1&continue={token}")
+    assert (status, body["reason"]) == (410, "Expired")
+    _, _, rest = await http("GET", CONFIGMAPS + f"?continue={body['metadata']['continue']}")
+    assert [i["metadata"]["name"] for i in rest["items"]] == ["c2", "c3"]
 
 
 async def test_resource_version_rules_of_lists(http: Http) -> None:

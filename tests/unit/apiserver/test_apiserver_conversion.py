@@ -69,7 +69,7 @@ def test_versions_with_equal_fields_are_relabelled() -> None:
 
 def test_continue_tokens() -> None:
     token = encode_continue(7, "default/a\0")
-    assert decode_continue(token, "/registry/pods/") == (7, "/registry/pods/default/a\0")
+    assert decode_continue(token, "/registry/pods/") == (7, "/registry/pods/default/a\0", 0)
     for bad in ("", "!!", encode_continue(0, "a"), encode_continue(1, ""), encode_continue(1, "../secrets/a")):
         with pytest.raises(StatusError) as failed:
             decode_continue(bad, "/registry/pods/")
