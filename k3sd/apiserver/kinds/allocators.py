@@ -46,14 +46,20 @@ class Holders:
         return len(self._owner)
 
 
+def _key(address: str) -> tuple[int, int]:
+    ip = ipaddress.ip_address(address)
+    return ip.version, int(ip)
+
+
 class AddressPool:
-    """One service CIDR. Network and (IPv4) broadcast address are never given out."""
+    """One service CIDR; which addresses are held is kept for all of them together, as they may overlap. Network and (IPv4)
+    broadcast address are never given out."""
 
     __slots__ = ("_held", "_size", "network")
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, held: Holders | None = None) -> None:
         self.network = network
-        self._held = Holders()
+        self._held = Holders() if held is None else held
         broadcast = 1 if network.version == 4 else 0
         self._size = min(network.num_addresses - 1 - broadcast, 1 << 64)
 
@@ -61,44 +67,38 @@ class AddressPool:
     def family(self) -> str:
         return "IPv4" if self.network.version == 4 else "IPv6"
 
+    def __contains__(self, address: str) -> bool:
+        version, number = _key(address)
+        return version == self.network.version and 1 <= number - int(self.network.network_address) <= self._size
+
     def take(self, address: str, owner: str) -> None:
         """A chosen address."""
-        ip = ipaddress.ip_address(address)
-        offset = int(ip) - int(self.network.network_address)
-        if ip.version != self.network.version or not 1 <= offset <= self._size:
+        if address not in self:
             raise AllocationError(
                 f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {self.network}"
             )
-        if not self._held.take(offset, owner):
+        if not self._held.take(_key(address), owner):
             raise AllocationError("provided IP is already allocated")
 
     def take_next(self, owner: str) -> str:
         """Any free address: random in the upper band, then the first free one anywhere."""
+        base, version = int(self.network.network_address), self.network.version
         low = min(max(16, self._size // 16), 256)
         if self._size <= low * 2:
             low = 0
-        for _ in range(_PROBES):
-            offset = random.randint(low + 1, self._size)
-            if self._held.owner(offset) is None:
-                return self._give(offset, owner)
-        for offset in itertools.chain(range(low + 1, min(self._size, 1 << 20) + 1), range(1, low + 1)):
-            if self._held.owner(offset) is None:
-                return self._give(offset, owner)
+        offsets = itertools.chain(
+            (random.randint(low + 1, self._size) for _ in range(_PROBES)),
+            range(low + 1, min(self._size, 1 << 20) + 1),
+            range(1, low + 1),
+        )
+        for offset in offsets:
+            if self._held.owner((version, base + offset)) is None:
+                self._held.take((version, base + offset), owner)
+                return str(self.network.network_address + offset)
         raise AllocationError("range is full")
 
-    def _give(self, offset: int, owner: str) -> str:
-        self._held.take(offset, owner)
-        return str(self.network.network_address + offset)
-
-    def mark(self, address: str, owner: str) -> None:
-        """An address found in a stored Service, in range or not."""
-        self._held.take(int(ipaddress.ip_address(address)) - int(self.network.network_address), owner)
-
     def release(self, address: str, owner: str) -> None:
-        self._held.release(int(ipaddress.ip_address(address)) - int(self.network.network_address), owner)
-
-    def __contains__(self, address: str) -> bool:
-        return ipaddress.ip_address(address).version == self.network.version
+        self._held.release(_key(address), owner)
 
 
 class PortPool:
@@ -159,21 +159,44 @@ def node_ports(service: Obj) -> set[int]:
 
 
 class ServiceAllocator:
-    """All pools of one cluster."""
+    """All pools of one cluster: those of the options, and those that ServiceCIDR objects add."""
 
     def __init__(self, cidrs: str, port_range: tuple[int, int]) -> None:
-        self.pools = [AddressPool(ipaddress.ip_network(c.strip())) for c in cidrs.split(",") if c.strip()]
+        self._held = Holders()
+        own = [ipaddress.ip_network(c.strip(), strict=False) for c in cidrs.split(",") if c.strip()]
+        self._own = tuple(own)
+        self.pools = [AddressPool(network, self._held) for network in own]
         self.ports = PortPool(*port_range)
 
     @property
     def families(self) -> list[str]:
-        return [pool.family for pool in self.pools]
+        return list(dict.fromkeys(pool.family for pool in self.pools))
 
-    def pool(self, family: str) -> AddressPool | None:
-        return next((p for p in self.pools if p.family == family), None)
+    def take(self, family: str, address: str, owner: str) -> None:
+        """A chosen address of the family, from whatever range it is in."""
+        pools = [p for p in self.pools if p.family == family]
+        next((p for p in pools if address in p), pools[0]).take(address, owner)
 
-    def pool_of(self, address: str) -> AddressPool | None:
-        return next((p for p in self.pools if address in p), None)
+    def take_next(self, family: str, owner: str) -> str:
+        """A free address of the family."""
+        for pool in self.pools:
+            if pool.family == family:
+                try:
+                    return pool.take_next(owner)
+                except AllocationError:
+                    continue
+        raise AllocationError("range is full")
+
+    def on_cidr(self, event: str, obj: Obj, old: Obj | None) -> None:
+        """A watch cache event of a ServiceCIDR. One that is going away gives out nothing any more."""
+        going = event == "DELETED" or "deletionTimestamp" in obj["metadata"]
+        for text in (obj.get("spec") or {}).get("cidrs") or ():
+            network = ipaddress.ip_network(text, strict=False)
+            if network in self._own:
+                continue
+            self.pools = [p for p in self.pools if p.network != network]
+            if not going:
+                self.pools.append(AddressPool(network, self._held))
 
     def observe(self, event: str, obj: Obj, old: Obj | None) -> None:
         """A watch cache event of a Service. Idempotent with the reservation made for the same write."""
@@ -183,15 +206,13 @@ class ServiceAllocator:
         if before is not None:
             self.release(owner, cluster_ips(before) - now_ips, node_ports(before) - now_ports)
         for ip in now_ips:
-            if (pool := self.pool_of(ip)) is not None:
-                pool.mark(ip, owner)
+            self._held.take(_key(ip), owner)
         for port in now_ports:
             self.ports.mark(port, owner)
 
     def release(self, owner: str, ips: set[str], ports: set[int]) -> None:
         for ip in ips:
-            if (pool := self.pool_of(ip)) is not None:
-                pool.release(ip, owner)
+            self._held.release(_key(ip), owner)
         for port in ports:
             self.ports.release(port, owner)
 

@@ -19,6 +19,7 @@ from k3sd.apimachinery.resource import Resource
 from k3sd.apis import resources
 from k3sd.apiserver.follow import follow
 from k3sd.apiserver.kinds import strategy
+from k3sd.apiserver.kinds.addresses import AddressClaims
 from k3sd.apiserver.kinds.allocators import (
     AllocationError,
     ServiceAllocator,
@@ -50,6 +51,7 @@ TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
 _POLICIES = ("Cluster", "Local")
 _FAMILY_POLICIES = ("SingleStack", "PreferDualStack", "RequireDualStack")
 _MAX_AFFINITY_SECONDS = 86400
+_CLAIM_ATTEMPTS = 16
 
 
 def needs_cluster_ip(spec: Obj) -> bool:
@@ -76,6 +78,7 @@ class ServiceStrategy(Strategy):
     def __init__(self, resource: Resource, registry: Registry) -> None:
         super().__init__(resource, registry)
         self._allocator: ServiceAllocator | None = None
+        self.claims = AddressClaims(registry)
 
     @property
     def allocator(self) -> ServiceAllocator:
@@ -84,7 +87,13 @@ class ServiceStrategy(Strategy):
             settings = self.registry.settings
             low, high = settings.service_node_port_range
             allocator = ServiceAllocator(settings.service_cidr, (low, high))
-            follow(self.registry, self.resource, allocator.observe, with_old=True)
+
+            def on_service(event: str, obj: Obj, old: Obj | None) -> None:
+                allocator.observe(event, obj, old)
+                self.claims.on_service(event, obj, old)
+
+            follow(self.registry, self.resource, on_service, with_old=True)
+            follow(self.registry, resources.SERVICECIDRS, allocator.on_cidr)
             self._allocator = allocator
         return self._allocator
 
@@ -133,43 +142,45 @@ class ServiceStrategy(Strategy):
         status.setdefault("loadBalancer", {})
 
     async def begin_create(self, ctx: RequestContext, obj: Obj) -> Undo | None:
-        return self._allocate(ctx, obj, None)
+        return await self._allocate(ctx, obj, None)
 
     async def begin_update(self, ctx: RequestContext, new: Obj, old: Obj) -> Undo | None:
         if spec_of(new) == spec_of(old):
             return None
-        return self._allocate(ctx, new, old)
+        return await self._allocate(ctx, new, old)
 
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         spec = spec_of(obj)
         return {"spec.clusterIP": spec.get("clusterIP", ""), "spec.type": spec.get("type", "")}
 
-    def _allocate(self, ctx: RequestContext, obj: Obj, old: Obj | None) -> Undo | None:
+    async def _allocate(self, ctx: RequestContext, obj: Obj, old: Obj | None) -> Undo | None:
         """Reserve what the new Service needs beyond the old one; what it no longer needs is freed by the write's own event."""
         owner = owner_of(obj)
         held_ips = cluster_ips(old) if old is not None else set()
         held_ports = node_ports(old) if old is not None else set()
         taken: list[tuple[str, str | int]] = []
+        done = False
         try:
             self._allocate_families(obj, old)
-            self._allocate_ips(obj, held_ips, owner, taken)
             self._allocate_ports(obj, held_ports, owner, taken)
-        except BaseException:
-            self._return(owner, taken)
-            raise
-        if ctx.dry_run:
-            self._return(owner, taken)
-            return None
+            await self._allocate_ips(ctx, obj, held_ips, owner, taken)
+            done = not ctx.dry_run
+        finally:
+            if not done:
+                await self._return(ctx, obj, taken)
 
         async def undo() -> None:
-            self._return(owner, taken)
+            await self._return(ctx, obj, taken)
 
-        return undo if taken else None
+        return undo if taken and done else None
 
-    def _return(self, owner: str, taken: list[tuple[str, str | int]]) -> None:
+    async def _return(self, ctx: RequestContext, obj: Obj, taken: list[tuple[str, str | int]]) -> None:
         ips = {str(v) for kind, v in taken if kind == "ip"}
         ports = {int(v) for kind, v in taken if kind == "port"}
-        self.allocator.release(owner, ips, ports)
+        self.allocator.release(owner_of(obj), ips, ports)
+        if not ctx.dry_run:
+            for ip in ips:
+                await self.claims.release(ip, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
 
     def _fail(self, obj: Obj, error: FieldError) -> Exception:
         return invalid_object("", "Service", obj["metadata"].get("name", ""), [error])
@@ -216,7 +227,9 @@ class ServiceStrategy(Strategy):
             policy, families = "SingleStack", families[:1]
         spec["ipFamilyPolicy"], spec["ipFamilies"] = policy, families
 
-    def _allocate_ips(self, obj: Obj, held: set[str], owner: str, taken: list[tuple[str, str | int]]) -> None:
+    async def _allocate_ips(
+        self, ctx: RequestContext, obj: Obj, held: set[str], owner: str, taken: list[tuple[str, str | int]]
+    ) -> None:
         spec = spec_of(obj)
         if not needs_cluster_ip(spec) or is_headless(spec):
             return
@@ -227,20 +240,31 @@ class ServiceStrategy(Strategy):
             if wanted in held:
                 result.append(wanted)
                 continue
-            pool = self.allocator.pool(family)
-            if pool is None:
+            if family not in self.allocator.families:
                 continue
             try:
-                if wanted:
-                    pool.take(wanted, owner)
-                else:
-                    wanted = pool.take_next(owner)
+                result.append(await self._take_ip(ctx, obj, family, wanted, owner, taken))
             except AllocationError as error:
                 text = f"failed to allocate IP {wanted}: {error}" if wanted else f"failed to allocate a serviceIP: {error}"
                 raise self._fail(obj, invalid("spec.clusterIPs", [wanted] if wanted else [], text)) from None
-            taken.append(("ip", wanted))
-            result.append(wanted)
         spec["clusterIPs"], spec["clusterIP"] = result, result[0]
+
+    async def _take_ip(
+        self, ctx: RequestContext, obj: Obj, family: str, wanted: str, owner: str, taken: list[tuple[str, str | int]]
+    ) -> str:
+        """Reserve here, then in the store, where another server may have been faster. Raises AllocationError."""
+        meta = obj["metadata"]
+        for _ in range(_CLAIM_ATTEMPTS):
+            if wanted:
+                self.allocator.take(family, wanted, owner)
+            ip = wanted or self.allocator.take_next(family, owner)
+            if ctx.dry_run or await self.claims.claim(ip, meta.get("namespace", ""), meta["name"]):
+                taken.append(("ip", ip))
+                return ip
+            self.allocator.release(owner, {ip}, set())
+            if wanted:
+                raise AllocationError("provided IP is already allocated")
+        raise AllocationError("range is full")
 
     def _allocate_ports(self, obj: Obj, held: set[int], owner: str, taken: list[tuple[str, str | int]]) -> None:
         spec = spec_of(obj)

@@ -17,6 +17,8 @@ from k3sd.apiserver.authn import Authenticator, PasswdFile
 from k3sd.apiserver.authn.certificates import CertificateAuthenticator
 from k3sd.apiserver.authn.tokens import TokenSigner
 from k3sd.apiserver.authz import build_authorizer
+from k3sd.apiserver.kinds.addresses import build_address
+from k3sd.apiserver.kinds.services import ServiceStrategy
 from k3sd.apiserver.registry import Registry
 from k3sd.apiserver.request import UserInfo
 from k3sd.apiserver.startup import make_startup_objects
@@ -154,6 +156,48 @@ async def test_concurrent_service_creates_get_distinct_numbers(cluster: Cluster)
     made = await asyncio.gather(*(cluster.service(f"s{i}", type="NodePort") for i in range(4)))
     assert len({s["spec"]["clusterIP"] for s in made}) == 4
     assert len({s["spec"]["ports"][0]["nodePort"] for s in made}) == 4
+
+
+async def addresses(cluster: Cluster) -> dict[str, str]:
+    """IPAddress to the Service it speaks for, once released ones are gone."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    items = (await cluster.admin.list(r.IPADDRESSES)).items
+    return {i["metadata"]["name"]: i["spec"]["parentRef"]["name"] for i in items}
+
+
+async def test_addresses_are_objects(cluster: Cluster) -> None:
+    before = await addresses(cluster)
+    service = deepcopy(await cluster.service("a"))
+    ip = service["spec"]["clusterIP"]
+    assert await addresses(cluster) == {**before, ip: "a"}
+    with pytest.raises(StatusError, match="already exists"):
+        await cluster.service("a")
+    assert await addresses(cluster) == {**before, ip: "a"}
+    service["spec"] = {"type": "ExternalName", "externalName": "example.com"}
+    await cluster.admin.update(r.SERVICES, service)
+    assert await addresses(cluster) == before
+    await cluster.service("b", clusterIP=ip)
+    assert await addresses(cluster) == {**before, ip: "b"}
+    await cluster.admin.delete(r.SERVICES, "b", "default")
+    assert await addresses(cluster) == before
+
+
+async def test_address_left_behind_is_taken_over_and_a_foreign_one_is_not(cluster: Cluster) -> None:
+    await cluster.admin.create(r.IPADDRESSES, build_address("10.43.0.5", "default", "gone"))
+    foreign = build_address("10.43.0.6", "default", "gateway")
+    foreign["spec"]["parentRef"]["resource"] = "gateways"
+    await cluster.admin.create(r.IPADDRESSES, foreign)
+    with pytest.raises(StatusError, match="provided IP is already allocated"):
+        await cluster.service("a", clusterIP="10.43.0.5")  # another server may be storing that Service now
+    strategy = cluster.registry.strategies[r.SERVICES]
+    assert isinstance(strategy, ServiceStrategy)
+    strategy.claims.stale_seconds = 0
+    assert (await cluster.service("a", clusterIP="10.43.0.5"))["spec"]["clusterIP"] == "10.43.0.5"
+    with pytest.raises(StatusError, match="provided IP is already allocated"):
+        await cluster.service("b", clusterIP="10.43.0.6")
+    made = [await cluster.service(f"s{i}") for i in range(11)]
+    assert "10.43.0.6" not in {s["spec"]["clusterIP"] for s in made}
 
 
 async def test_headless_service(cluster: Cluster) -> None:

@@ -411,6 +411,12 @@ def test_allocator_follows_events() -> None:
     allocator.observe("ADDED", one, None)
     with pytest.raises(AllocationError):
         allocator.pools[0].take("10.0.0.5", "2")
+    extra = {"metadata": {}, "spec": {"cidrs": ["10.1.0.0/30"]}}
+    allocator.on_cidr("ADDED", extra, None)
+    allocator.take("IPv4", "10.1.0.1", "3")
+    allocator.on_cidr("MODIFIED", {**extra, "metadata": {"deletionTimestamp": "x"}}, extra)
+    with pytest.raises(AllocationError, match="not in the valid range"):
+        allocator.take("IPv4", "10.1.0.2", "3")
     changed = {"metadata": {"uid": "1"}, "spec": {"type": "ExternalName"}}
     allocator.observe("MODIFIED", changed, one)
     allocator.pools[0].take("10.0.0.5", "2")
