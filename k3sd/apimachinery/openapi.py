@@ -148,13 +148,13 @@ def _roots(resources: Iterable[Resource]) -> dict[str, list[Obj]]:
     versions: dict[tuple[str, str], None] = {}
     for r in resources:
         versions[r.group, r.version] = None
-        if types.has(r.type_name):
+        if r.type_name.startswith("io.k8s."):
             roots[r.type_name] = [_kind(r.group, r.version, r.kind)]
             listed = list_kind(r.type_name)
             if "list" in r.verbs and types.has(listed):
                 roots[listed] = [_kind(r.group, r.version, list_kind(r.kind))]
         for sub in r.subresources:
-            if types.has(sub.type_name) and not sub.kind.endswith("Options"):
+            if sub.type_name.startswith("io.k8s.") and not sub.kind.endswith("Options"):
                 roots.setdefault(sub.type_name, [_kind(sub.group, sub.version, sub.kind)])
     every = sorted(versions)
     for short in _EVERYWHERE:

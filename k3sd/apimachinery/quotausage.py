@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from k3sd.apimachinery import quantity
+from k3sd.apimachinery.podresources import aggregate
 
 Obj = dict[str, Any]
 Usage = dict[str, quantity.Quantity]
@@ -60,35 +61,15 @@ def _pod(pod: Obj) -> Usage:
 
 def _total(pod: Obj, field: str) -> Usage:
     spec = pod.get("spec") or {}
-    total: Usage = {}
-    sidecars: Usage = {}
-    peak: Usage = {}
-    for container in spec.get("containers") or ():
-        _merge(total, container, field)
-    for container in spec.get("initContainers") or ():
-        if container.get("restartPolicy") == "Always":
-            _merge(total, container, field)
-            _merge(sidecars, container, field)
-            step = sidecars
-        else:
-            step = dict(sidecars)
-            _merge(step, container, field)
-        for name, value in step.items():
-            if name not in peak or peak[name] < value:
-                peak[name] = value
-    for name, value in peak.items():
-        if name not in total or total[name] < value:
-            total[name] = value
+    total = aggregate(spec, lambda container: _amounts(container, field))
     for name, text in (spec.get("overhead") or {}).items():
         if name in total:
             total[name] = total[name] + quantity.parse(text)
     return total
 
 
-def _merge(into: Usage, container: Obj, field: str) -> None:
-    for name, text in ((container.get("resources") or {}).get(field) or {}).items():
-        value = quantity.parse(text)
-        into[name] = into[name] + value if name in into else value
+def _amounts(container: Obj, field: str) -> Usage:
+    return {name: quantity.parse(text) for name, text in ((container.get("resources") or {}).get(field) or {}).items()}
 
 
 def _service(service: Obj) -> Usage:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from k3sd.apimachinery import quantity
+from k3sd.apimachinery.podresources import aggregate
 from k3sd.apimachinery.quantity import Quantity
 
 Obj = dict[str, Any]
@@ -164,21 +165,7 @@ def compute_qos(pod: Obj) -> str:
 def pod_resources(pod: Obj, kind: str, *, overhead: bool = True) -> dict[str, Quantity]:
     """Sum of app containers and sidecars, at least what each init container needs beside the sidecars before it, plus overhead
     (``PodRequests``, ``PodLimits``). Pod-level values take the place of the sum."""
-    total: dict[str, Quantity] = {}
-    for container in spec_containers(pod):
-        _add(total, container, kind)
-    sidecars: dict[str, Quantity] = {}
-    peak: dict[str, Quantity] = {}
-    for container in init_containers(pod):
-        if is_sidecar(container):
-            _add(total, container, kind)
-            _add(sidecars, container, kind)
-            need = dict(sidecars)
-        else:
-            need = dict(sidecars)
-            _add(need, container, kind)
-        _raise(peak, need)
-    _raise(total, peak)
+    total = aggregate(pod["spec"], lambda container: _amounts(container, kind))
     for resource_name, value in _pod_level(pod, kind).items():
         total[resource_name] = quantity.parse(value)
     if overhead:
@@ -188,13 +175,5 @@ def pod_resources(pod: Obj, kind: str, *, overhead: bool = True) -> dict[str, Qu
     return total
 
 
-def _add(total: dict[str, Quantity], container: Obj, kind: str) -> None:
-    for resource_name, value in ((container.get("resources") or {}).get(kind) or {}).items():
-        amount = quantity.parse(value)
-        total[resource_name] = total[resource_name] + amount if resource_name in total else amount
-
-
-def _raise(total: dict[str, Quantity], other: Mapping[str, Quantity]) -> None:
-    for resource_name, value in other.items():
-        if resource_name not in total or total[resource_name] < value:
-            total[resource_name] = value
+def _amounts(container: Obj, kind: str) -> dict[str, Quantity]:
+    return {name: quantity.parse(value) for name, value in ((container.get("resources") or {}).get(kind) or {}).items()}

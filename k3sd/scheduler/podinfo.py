@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from k3sd.apimachinery import quantity
+from k3sd.apimachinery.podresources import add, aggregate
 
 Obj = dict[str, Any]
 Resources = dict[str, int]
@@ -28,17 +29,6 @@ def amounts(resources: Mapping[str, Any] | None) -> Resources:
     return {name: amount(name, value) for name, value in (resources or {}).items()}
 
 
-def _add(into: Resources, more: Mapping[str, int]) -> None:
-    for name, value in more.items():
-        into[name] = into.get(name, 0) + value
-
-
-def _max(into: Resources, more: Mapping[str, int]) -> None:
-    for name, value in more.items():
-        if value > into.get(name, 0):
-            into[name] = value
-
-
 def _requests(container: Obj, defaults: bool) -> Resources:
     found = amounts((container.get("resources") or {}).get("requests"))
     if defaults:
@@ -54,26 +44,11 @@ def pod_requests(pod: Obj, *, defaults: bool = False) -> Resources:
     ``defaults`` counts containers without cpu or memory requests as upstream's scoring does.
     """
     spec = pod["spec"]
-    total: Resources = {}
-    for container in spec.get("containers") or ():
-        _add(total, _requests(container, defaults))
-    sidecars: Resources = {}
-    peak: Resources = {}
-    for container in spec.get("initContainers") or ():
-        need = _requests(container, defaults)
-        if container.get("restartPolicy") == "Always":
-            _add(total, need)
-            _add(sidecars, need)
-            _max(peak, sidecars)
-        else:
-            step = dict(sidecars)
-            _add(step, need)
-            _max(peak, step)
-    _max(total, peak)
+    total = aggregate(spec, lambda container: _requests(container, defaults))
     for name, value in amounts((spec.get("resources") or {}).get("requests")).items():
         total[name] = value
     if spec.get("overhead"):
-        _add(total, amounts(spec["overhead"]))
+        add(total, amounts(spec["overhead"]))
     return total
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from k3sd.apimachinery import quantity
 from k3sd.apimachinery.errors import forbidden
+from k3sd.apimachinery.podresources import aggregate
 from k3sd.apis import resources
 from k3sd.apiserver.admission.plugin import Plugin
 from k3sd.apiserver.request import Attributes
@@ -100,36 +101,7 @@ def apply_container_defaults(pod: Obj, limits: Obj, item: Obj) -> list[str]:
 
 
 def pod_total(pod: Obj, field: str) -> Amounts:
-    """Sum over containers and sidecars, or the largest init step where that is more."""
-    spec = pod["spec"]
-    total: Amounts = {}
-    sidecars: Amounts = {}
-    peak: Amounts = {}
-    for container in spec["containers"]:
-        _add(total, amounts((container.get("resources") or {}).get(field)))
-    for container in spec.get("initContainers") or ():
-        need = amounts((container.get("resources") or {}).get(field))
-        if container.get("restartPolicy") == "Always":
-            _add(total, need)
-            _add(sidecars, need)
-            _max(peak, sidecars)
-        else:
-            step = dict(sidecars)
-            _add(step, need)
-            _max(peak, step)
-    _max(total, peak)
-    return total
-
-
-def _add(into: Amounts, more: Amounts) -> None:
-    for name, value in more.items():
-        into[name] = into[name] + value if name in into else value
-
-
-def _max(into: Amounts, more: Amounts) -> None:
-    for name, value in more.items():
-        if name not in into or into[name] < value:
-            into[name] = value
+    return aggregate(pod["spec"], lambda container: amounts((container.get("resources") or {}).get(field)))
 
 
 def bound_problems(item: Obj, kind: str, requests: Amounts, limits: Amounts, *, only_requests: bool = False) -> Iterable[str]:
