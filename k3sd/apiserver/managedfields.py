@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from k3sd.apimachinery import apply
 from k3sd.apimachinery.errors import Obj
-from k3sd.apimachinery.fieldset import Tree
+from k3sd.apimachinery.fieldset import ShapeError, Tree
 from k3sd.apiserver.endpoint import Endpoint
 from k3sd.apiserver.request import RequestContext
 
@@ -31,21 +31,27 @@ def reset_fields(ep: Endpoint, subresource: str) -> Tree | None:
 
 def on_create(ep: Endpoint, ctx: RequestContext, obj: Obj) -> None:
     """``obj`` is about to be stored for the first time; admission has not seen it yet."""
-    apply.update_managed_fields(
-        None, obj, manager_of(ctx), "Update", "", ep.resource.api_version, ep.type_, "", reset_fields(ep, "")
-    )
+    _update(ep, ctx, None, obj, "")
 
 
 def on_update(ep: Endpoint, ctx: RequestContext, old: Obj, new: Obj) -> None:
     """``new`` is about to replace ``old``; admission has not seen it yet."""
-    apply.update_managed_fields(
-        old,
-        new,
-        manager_of(ctx),
-        "Update",
-        ctx.subresource,
-        ep.resource.api_version,
-        ep.type_,
-        "",
-        reset_fields(ep, ctx.subresource),
-    )
+    _update(ep, ctx, old, new, ctx.subresource)
+
+
+def _update(ep: Endpoint, ctx: RequestContext, old: Obj | None, new: Obj, subresource: str) -> None:
+    """``UpdateNoErrors``: an object whose lists lack their keys loses its managed fields; validation says what is wrong with it."""
+    try:
+        apply.update_managed_fields(
+            old,
+            new,
+            manager_of(ctx),
+            "Update",
+            subresource,
+            ep.resource.api_version,
+            ep.type_,
+            "",
+            reset_fields(ep, subresource),
+        )
+    except ShapeError:
+        new["metadata"].pop("managedFields", None)

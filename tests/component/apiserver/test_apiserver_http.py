@@ -228,6 +228,14 @@ async def test_patches(http: Http) -> None:
     assert (status, body["reason"]) == (409, "Conflict")
 
 
+async def test_lists_without_their_keys_are_no_reason_to_fail(http: Http) -> None:
+    """``secrets`` is a list by name; upstream's managed fields give up on such an object quietly."""
+    account = {"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": "odd"}, "secrets": [{}, {}]}
+    status, _, body = await http("POST", "/api/v1/namespaces/default/serviceaccounts", account)
+    assert status == 201, body
+    assert "managedFields" not in body["metadata"]
+
+
 async def test_concurrent_patches_all_land(http: Http) -> None:
     await http("POST", CONFIGMAPS, configmap("a"))
 
