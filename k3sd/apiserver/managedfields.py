@@ -40,7 +40,7 @@ def on_update(ep: Endpoint, ctx: RequestContext, old: Obj, new: Obj) -> None:
 
 
 def _update(ep: Endpoint, ctx: RequestContext, old: Obj | None, new: Obj, subresource: str) -> None:
-    """``UpdateNoErrors``: an object whose lists lack their keys loses its managed fields; validation says what is wrong with it."""
+    """``UpdateNoErrors``: an object whose lists lack their keys loses its managed fields; validation may refuse it later."""
     try:
         apply.update_managed_fields(
             old,
