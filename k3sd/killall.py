@@ -50,12 +50,15 @@ def main() -> int:
 
 
 def emptied(directory: Path) -> bool:
-    """Remove the directory; False while a process that was just killed still lets go of something in it."""
+    """Remove what is in the directory, and the directory unless the operator mounted something there. False while a process
+    that was just killed still lets go of something."""
     try:
-        mounts.remove_tree(directory)
+        for entry in directory.iterdir() if directory.is_dir() else ():
+            mounts.remove_tree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        if directory.is_dir() and not mounts.is_mount_point(str(directory)):
+            directory.rmdir()
     except OSError:
-        # A mount point of the operator's stays, empty.
-        return directory.is_dir() and not any(directory.iterdir())
+        return False
     return True
 
 
