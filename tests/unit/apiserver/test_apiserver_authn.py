@@ -119,6 +119,28 @@ def test_audiences(tmp_path: Path, audiences: list[str], asked: tuple[str, ...],
     assert (found[1] if found else None) == matched
 
 
+def test_legacy_token_lives_with_its_secret(tmp_path: Path) -> None:
+    authenticator, registry, signer = build(tmp_path)
+    prefix = "kubernetes.io/serviceaccount/"
+    claims = {
+        "iss": "kubernetes/serviceaccount",
+        "sub": "system:serviceaccount:a:web",
+        prefix + "namespace": "a",
+        prefix + "secret.name": "t",
+        prefix + "service-account.name": "web",
+        prefix + "service-account.uid": "u1",
+    }
+    token = signer.sign(claims)
+    assert authenticator.authenticate_token(token) is None
+    secret = {"metadata": {"name": "t", "namespace": "a"}, "data": {"token": b64(token)}}
+    registry.put(resources.SECRETS, secret)
+    found = authenticator.authenticate_token(token)
+    assert found is not None
+    assert found[0].name == "system:serviceaccount:a:web"
+    registry.put(resources.SECRETS, {**secret, "data": {"token": b64("rotated")}})
+    assert authenticator.authenticate_token(token) is None
+
+
 def test_refused_tokens(tmp_path: Path) -> None:
     now = [1000.0]
     signer = TokenSigner(RSA_KEY, [], ISSUER, clock=lambda: now[0])
