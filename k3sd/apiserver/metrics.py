@@ -6,12 +6,14 @@ Names are upstream's (``endpoints/metrics/metrics.go``).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from k3sd.apimachinery.resource import Resource
 from k3sd.apiserver.responses import Answer
+from k3sd.datastore.backend import DatastoreError
 
 if TYPE_CHECKING:
     from k3sd.apiserver.registry import Registry
@@ -28,6 +30,7 @@ class Metrics:
         self._durations: dict[str, list[int]] = {}
         self._seconds: dict[str, float] = {}
         self._watches: dict[Resource, int] = {}
+        self._store_size = 0
 
     def observe(self, method: str, code: int, seconds: float) -> None:
         key = (method, code)
@@ -55,6 +58,8 @@ class Metrics:
         collectors.register(self)
         ProcessCollector(registry=collectors)
         encoder, content_type = exposition.choose_encoder(accept)
+        with contextlib.suppress(DatastoreError):  # the last known size then
+            self._store_size = await self._registry.backend.size()
         body = await asyncio.get_running_loop().run_in_executor(None, encoder, collectors)
         return Answer(200, body, content_type)
 
@@ -95,3 +100,21 @@ class Metrics:
             sizes.add_metric([name], sum(len(e.raw) for e in entries))
         yield objects
         yield sizes
+        counters = self._registry.backend.counters
+        for name, value, text in (
+            ("k3sd_datastore_transactions", counters.transactions, "Write transactions, each made durable once."),
+            ("k3sd_datastore_rows", counters.rows, "Changes written."),
+            ("k3sd_datastore_bytes", counters.bytes, "Bytes of keys and values written."),
+            ("k3sd_disk_written_bytes", _disk_written(), "Bytes this process caused to be written to disks."),
+        ):
+            yield CounterMetricFamily(name, text, value=value)
+        yield GaugeMetricFamily("apiserver_storage_size_bytes", "Size of the database.", value=self._store_size)
+
+
+def _disk_written() -> int:
+    """From the kernel's accounting of this process; 0 where there is none."""
+    try:
+        with open("/proc/self/io") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("write_bytes:")), 0)
+    except OSError:
+        return 0

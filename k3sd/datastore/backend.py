@@ -86,6 +86,20 @@ class ListResult:
     count: int
 
 
+@dataclass(slots=True)
+class Counters:
+    """What this process wrote since it started: transactions, rows in them, bytes of keys and values."""
+
+    transactions: int = 0
+    rows: int = 0
+    bytes: int = 0
+
+    def count(self, events: Sequence[Event]) -> None:
+        self.transactions += 1
+        self.rows += len(events)
+        self.bytes += sum(len(e.kv.key) + len(e.kv.value) for e in events)
+
+
 class Backend(Protocol):
     """An open store. All methods are safe to call concurrently from one event loop.
 
@@ -98,6 +112,8 @@ class Backend(Protocol):
 
     problem: str
     """Empty, or why the store cannot be written or followed now, for readyz."""
+
+    counters: Counters
 
     async def start(self) -> None:
         """Open or create the database, check its schema. Raises DatastoreError with the remedy; changes nothing then."""

@@ -61,13 +61,15 @@ class Compactor:
 
     async def _run(self) -> None:
         target, self._previous = self._previous, self._revision
+        failed = False
         try:
             reached = await self._compact(target)
             log.debug("compacted up to revision %d", reached)
         except DatastoreError as e:
             log.warning("compaction up to revision %d failed, trying again later: %s", target, e)
             self._previous = target
+            failed = True
         finally:
             self._task = None
-        if target < self._revision:
+        if failed or target < self._revision:
             self._arm()

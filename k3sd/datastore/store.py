@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from k3sd.datastore import compact, mvcc
-from k3sd.datastore.backend import CompareFailed, DatastoreError, Event, KeyValue, ListResult, Unavailable
+from k3sd.datastore.backend import CompareFailed, Counters, DatastoreError, Event, KeyValue, ListResult, Unavailable
 from k3sd.datastore.hub import Hub, Listener, Watch
 from k3sd.datastore.leases import LeaseKeeper
 from k3sd.datastore.log import Log, Opened
@@ -58,6 +58,7 @@ class LogStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = "is not started"
         self.problem = ""
+        self.counters = Counters()
         self._maintaining = False
 
     # lifecycle
@@ -164,6 +165,8 @@ class LogStore:
             logger.exception("the datastore's writer failed")
             error = DatastoreError(f"writing to the datastore failed: {e}")
             error.__cause__ = e
+        if events:
+            self.counters.count(events)
         self._call(self._deliver, ops, events, error)
 
     def _run(self, call: _Call) -> None:

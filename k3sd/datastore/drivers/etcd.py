@@ -22,6 +22,7 @@ from k3sd.datastore import compact, etcdrpc, mvcc
 from k3sd.datastore.backend import (
     Compacted,
     CompareFailed,
+    Counters,
     DatastoreError,
     Event,
     FutureRevision,
@@ -79,6 +80,7 @@ class EtcdBackend:
         self._lease_seconds: dict[int, int] = {}
         self._closed = "is not started"
         self.problem = ""
+        self.counters = Counters()
 
     # lifecycle
 
@@ -374,6 +376,9 @@ class EtcdBackend:
         put = etcdrpc.PutRequest(key=key.encode(), value=value, lease=await self._lease(lease_seconds))
         answer = await self._transact(key, revision, etcdrpc.RequestOp(request_put=put))
         written: int = answer.header.revision
+        self.counters.transactions += 1
+        self.counters.rows += 1
+        self.counters.bytes += len(key) + len(value)
         await self._seen(written)
         return written
 
