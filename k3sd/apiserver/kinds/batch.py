@@ -6,7 +6,6 @@ import re
 from functools import cache
 from pathlib import Path
 
-from k3sd.apimachinery import selectors
 from k3sd.apimachinery import validation as names
 from k3sd.apimachinery.errors import FieldError, Obj, duplicate, invalid, not_supported, required
 from k3sd.apis import resources
@@ -24,6 +23,7 @@ from k3sd.apiserver.kinds.rules import (
     validate_immutable,
     validate_label_selector,
     validate_non_negative,
+    validate_template_labels,
 )
 from k3sd.apiserver.request import RequestContext
 from k3sd.apiserver.strategy import Strategy, Undo
@@ -58,8 +58,7 @@ class JobStrategy(Strategy):
             errs.append(required("spec.selector"))
         else:
             validate_label_selector(selector, "spec.selector", errs)
-            if not selectors.label_selector_from(selector).matches(labels):
-                errs.append(invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`"))
+            validate_template_labels(selector, labels, errs)
         if spec.get("completionMode") == "Indexed" and (spec.get("completions") or 0) > 0:
             host = f"{obj['metadata'].get('name', '')}-{spec['completions'] - 1}"
             for text in names.dns1123_label(host):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from k3sd.apimachinery import quantity
+from k3sd.apimachinery import quantity, selectors
 from k3sd.apimachinery import validation as names
 from k3sd.apimachinery.errors import (
     FieldError,
@@ -151,6 +151,17 @@ def validate_label_selector(selector: Obj | None, field: str, errs: Errors, *, i
     validate_labels(selector.get("matchLabels"), f"{field}.matchLabels", errs)
     for i, req in enumerate(selector.get("matchExpressions") or []):
         validate_selector_requirement(req, f"{field}.matchExpressions[{i}]", errs, invalid_values=invalid_values)
+
+
+def validate_template_labels(selector: Obj, labels: Mapping[str, str], errs: Errors) -> None:
+    """The selector of a workload chooses its own pods."""
+    try:
+        chosen = selectors.label_selector_from(selector).matches(labels)
+    except ValueError:
+        errs.append(invalid("spec.selector", selector, "invalid label selector"))
+        return
+    if not chosen:
+        errs.append(invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`"))
 
 
 def is_empty_selector(selector: Obj | None) -> bool:

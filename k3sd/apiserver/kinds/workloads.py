@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from k3sd.apimachinery import selectors
 from k3sd.apimachinery import validation as names
 from k3sd.apimachinery.errors import FieldError, Obj, forbidden_field, invalid, not_supported, required
 from k3sd.apis import resources
@@ -22,6 +21,7 @@ from k3sd.apiserver.kinds.rules import (
     validate_label_selector,
     validate_names,
     validate_non_negative,
+    validate_template_labels,
 )
 from k3sd.apiserver.request import RequestContext
 from k3sd.apiserver.strategy import Strategy
@@ -44,8 +44,7 @@ def validate_selector_and_template(spec: Obj, errs: Errors, kind: str) -> None:
     template = spec.get("template") or {}
     if selector is not None and not is_empty_selector(selector):
         labels = (template.get("metadata") or {}).get("labels") or {}
-        if not selectors.label_selector_from(selector).matches(labels):
-            errs.append(invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`"))
+        validate_template_labels(selector, labels, errs)
     if kind == "statefulset":
         # Its volumes are not all known here: upstream leaves the pod spec to the pods (ValidatePodTemplateSpecForStatefulSet).
         validate_template_metadata(template, "spec.template", errs)
