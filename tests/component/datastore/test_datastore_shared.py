@@ -236,3 +236,56 @@ async def test_who_is_not_there_or_refuses(harness: Harness) -> None:
     store = open_backend(wrong[harness.driver], data_dir=harness.data_dir)
     with pytest.raises(DatastoreError, match=r"cannot connect to.*(nobody)"):
         await store.start()
+
+
+OLD = {
+    "postgres": (
+        "CREATE TABLE kine (id SERIAL PRIMARY KEY, name VARCHAR(630), created INTEGER, deleted INTEGER, "
+        "create_revision INTEGER, prev_revision INTEGER, lease INTEGER, value bytea, old_value bytea)"
+    ),
+    "mariadb": (
+        "CREATE TABLE kine (id INTEGER AUTO_INCREMENT PRIMARY KEY, name VARCHAR(630) CHARACTER SET ascii, created INTEGER, "
+        "deleted INTEGER, create_revision INTEGER, prev_revision INTEGER, lease INTEGER, value MEDIUMBLOB, old_value MEDIUMBLOB)"
+    ),
+}
+
+
+async def test_a_database_of_an_older_k3s(harness: Harness, store: Backend) -> None:
+    """32-bit revisions, the database's own collation, fewer indexes, a gap and a compacted past."""
+    log = log_of(store)
+    await asyncio.to_thread(log._run, "DROP TABLE kine")
+    await asyncio.to_thread(log._run, OLD[harness.driver])
+    await asyncio.to_thread(log._run, "CREATE UNIQUE INDEX kine_name_prev_revision_uindex ON kine (name, prev_revision)")
+    rows = [
+        (1, "compact_rev_key", 1, 0, 0, 4, 0, b"", None),
+        (2, "/registry/health", 1, 0, 0, 0, 0, b'{"health":"true"}', None),
+        (4, f"{PREFIX}a", 0, 0, 3, 3, 0, b"k8s\0two", b"k8s\0one"),
+        (5, "gap-5", 0, 1, 0, 0, 0, None, None),
+        (6, f"{PREFIX}a-b", 1, 0, 0, 0, 0, b"b", None),
+        (7, f"{PREFIX}a-b", 0, 1, 0, 6, 0, None, b"b"),
+        (9, f"{PREFIX}a/c", 1, 0, 0, 0, 0, b"c", None),
+    ]
+    columns = "id, name, created, deleted, create_revision, prev_revision, lease, value, old_value"
+    for row in rows:
+        await asyncio.to_thread(log._run, f"INSERT INTO kine ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    if harness.driver == "postgres":
+        await asyncio.to_thread(log._run, "SELECT setval(pg_get_serial_sequence('kine', 'id'), 9)")
+    old = await harness.open()
+    assert old.compact_revision == 4 and await old.revision() == 9
+    listed = await old.list(*RANGE)
+    assert [(kv.key, kv.value, kv.revision, kv.create_revision) for kv in listed.kvs] == [
+        (f"{PREFIX}a", b"k8s\0two", 4, 3),
+        (f"{PREFIX}a/c", b"c", 9, 9),
+    ]
+    watch = old.watch(*RANGE, revision=5)
+    assert await old.create(f"{PREFIX}a-b", b"again") == 10
+    events = await collect(watch, f"{PREFIX}a-b")
+    while events[-1].kv.revision < 10:
+        events += await anext(watch)
+    assert [(e.kv.revision, e.deleted) for e in events] == [(6, False), (7, True), (9, False), (10, False)]
+    indexes = {
+        "postgres": "SELECT indexname FROM pg_indexes WHERE tablename = 'kine'",
+        "mariadb": "SELECT DISTINCT index_name FROM information_schema.statistics WHERE table_schema = DATABASE()",
+    }
+    names = {row[0] for row in await asyncio.to_thread(log._run, indexes[harness.driver])}
+    assert {"kine_name_id_index", "kine_prev_revision_index", "kine_id_deleted_index"} <= names

@@ -230,6 +230,15 @@ async def test_a_full_disk_loses_nothing(small_disk: Path) -> None:
     await store.stop()
 
 
+async def test_a_read_only_disk(small_disk: Path) -> None:
+    store = await opened(small_disk)
+    await store.create(f"{PREFIX}a", b"1")
+    await store.stop()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(DatastoreError, match="make it readable and writable for this user"):
+        await opened(small_disk)
+
+
 WRITER = """
 import asyncio, sys
 from pathlib import Path
