@@ -161,7 +161,8 @@ def _roots(resources: Iterable[Resource]) -> dict[str, list[Obj]]:
         roots[f"{META}.{short}"] = [_kind(group, version, short) for group, version in every]
     for short in ("APIGroup", "APIGroupList", "APIResourceList", "APIVersions"):
         roots[f"{META}.{short}"] = [_kind("", "v1", short)]
-    roots[f"{META}.Patch"] = []
+    for short in ("Patch", "ObjectMeta", "ListMeta"):
+        roots[f"{META}.{short}"] = []
     return roots
 
 

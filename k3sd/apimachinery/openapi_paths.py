@@ -20,6 +20,8 @@ _PATCHES = (
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 )
+_CUSTOM_PATCHES = tuple(media for media in _PATCHES if "strategic" not in media)
+"""kubectl looks here whether a kind takes strategic merge patches; custom resources do not."""
 _QUERY = {
     "allowWatchBookmarks": ("boolean", "Send BOOKMARK events while watching."),
     "continue": ("string", "Continue a list where a former answer's token left off."),
@@ -114,6 +116,7 @@ class _Paths:
 
     def __init__(self, resource: Resource) -> None:
         self._r = resource
+        self._patches = _PATCHES if resource.type_name.startswith("io.k8s.") else _CUSTOM_PATCHES
         group = resource.group.removesuffix(".k8s.io") or "core"
         self._id = f"{_camel(group)}{_camel(resource.version)}"
         self._tag = f"{group.replace('.', '_').replace('-', '_')}_{resource.version}"
@@ -221,7 +224,7 @@ class _Paths:
             scope=scope,
             kind=kind,
             suffix=suffix,
-            consumes=_PATCHES if is_patch else ("*/*",),
+            consumes=self._patches if is_patch else ("*/*",),
         )
 
     def _subresource(self, sub: Subresource, scope: str) -> Obj:

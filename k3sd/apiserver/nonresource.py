@@ -59,7 +59,7 @@ class NonResource:
         registry = server.registry
         self.metrics = Metrics(registry)
         self.discovery = Discovery(registry.served)
-        self.openapi = OpenAPI(registry.served)
+        self.openapi = OpenAPI(registry.served, registry.custom)
 
     async def handle(self, request: web.BaseRequest, path: str, query: Query) -> Answer:
         """Raises StatusError(404)."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from k3sd.apimachinery import codec
 from k3sd.apimachinery.errors import StatusError, not_acceptable
+from k3sd.apiserver.customresources import CustomResources
 from k3sd.apiserver.negotiation import parse_accept
 from k3sd.apiserver.responses import Answer
 from k3sd.apiserver.served import ServedResources
@@ -42,8 +43,9 @@ class Document:
 class OpenAPI:
     """The documents of the served resources."""
 
-    def __init__(self, served: ServedResources) -> None:
+    def __init__(self, served: ServedResources, custom: CustomResources) -> None:
         self._served = served
+        self._custom = custom
         self._generation = 0
         self._documents: dict[str, Document] = {}
         self._building: dict[str, asyncio.Future[Document]] = {}
@@ -56,16 +58,29 @@ class OpenAPI:
             self._generation = self._served.generation
         if path == "/openapi/v2":
             if _wants(accept, V2_PROTOBUF) or _wants(accept, V2_PROTOBUF_ANSWER):
-                return await self._document(f"{path}.pb", _build_v2_protobuf, headers, V2_PROTOBUF_ANSWER)
-            return await self._document(path, _build_v2, headers)
+                return await self._document(f"{path}.pb", self._v2(protobuf=True), headers, V2_PROTOBUF_ANSWER)
+            return await self._document(path, self._v2(), headers)
         if path == "/openapi/v3":
             return await self._index()
         if path.startswith("/openapi/v3/"):
             if _wants(accept, V3_PROTOBUF):
                 raise not_acceptable(f"{V3_PROTOBUF} is not served: accept application/json")
             group, version = self._group_version(path[len("/openapi/v3/") :])
-            return await self._document(path, lambda: _build_v3(group, version), headers)
+            return await self._document(path, self._v3(group, version), headers)
         raise _missing()
+
+    def _v2(self, *, protobuf: bool = False) -> Callable[[], bytes]:
+        """The builder of the document as it is now; it runs in a thread, on copies."""
+        from k3sd.apimachinery import openapi
+
+        rows, extra = list(self._served), list(self._custom.schemas())
+        return lambda: openapi.build_v2(rows, extra, protobuf=protobuf)
+
+    def _v3(self, group: str, version: str) -> Callable[[], bytes]:
+        from k3sd.apimachinery import openapi
+
+        rows, extra = list(self._served.in_version(group, version)), list(self._custom.schemas(group, version, v3=True))
+        return lambda: openapi.build_v3(group, version, rows, extra)
 
     def _group_version(self, name: str) -> tuple[str, str]:
         match name.split("/"):
@@ -110,24 +125,6 @@ class OpenAPI:
             self._building.pop(path, None)
         self._documents[path] = document
         return document
-
-
-def _build_v2() -> bytes:
-    from k3sd.apimachinery import openapi
-
-    return openapi.build_v2()
-
-
-def _build_v2_protobuf() -> bytes:
-    from k3sd.apimachinery import openapi
-
-    return openapi.build_v2(protobuf=True)
-
-
-def _build_v3(group: str, version: str) -> bytes:
-    from k3sd.apimachinery import openapi
-
-    return openapi.build_v3(group, version)
 
 
 def _missing() -> StatusError:

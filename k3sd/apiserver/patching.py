@@ -76,6 +76,12 @@ def transform(ep: Endpoint, ctx: RequestContext, patch: Patch, type_: Any) -> Ca
     """The function from the current object to the patched, conformed one (every type but apply)."""
     from k3sd.apimachinery import patch as machinery
 
+    if patch.type == STRATEGIC and not ep.resource.type_name.startswith("io.k8s."):
+        media = ", ".join(t for t in TYPES if t != STRATEGIC)
+        raise unsupported_media_type(
+            f"the body of the request was in an unknown format - accepted media types include: {media}"
+        )
+
     def change(old: Obj) -> Obj:
         old = dict(old)
         if patch.type == JSON_PATCH:

@@ -14,6 +14,7 @@ from k3sd.apimachinery.errors import Obj, StatusError, method_not_supported, not
 from k3sd.apimachinery.resource import Resource
 from k3sd.apis import resources
 from k3sd.apiserver import deletion, listing, patching, storage, writes
+from k3sd.apiserver.customresources import CustomResources
 from k3sd.apiserver.endpoint import Endpoint, Item, Rendered
 from k3sd.apiserver.listing import ListAnswer
 from k3sd.apiserver.options import DeleteRequest, ListOptions
@@ -49,6 +50,7 @@ class Registry:
         self.authorizer: ChainAuthorizer | None = None
         self.authenticator: Authenticator | None = None
         self._endpoints: dict[Resource, Endpoint] = {}
+        self.custom = CustomResources(self)
 
     def load(self) -> None:
         """Bind the kinds' strategies, the subresource handlers and the admission chain to this registry."""
@@ -62,8 +64,17 @@ class Registry:
         """The resource's facts, built on first use."""
         found = self._endpoints.get(resource)
         if found is None:
+            served = self.served.find(resource.group, resource.version, resource.plural)
+            if served is not None and served is not resource:
+                return self.endpoint(served)  # a caller's own row of a custom resource
+            if served is None and not resource.type_name.startswith("io.k8s."):
+                raise not_found(resource.group, resource.plural, "")
             found = self._endpoints[resource] = self._build_endpoint(resource)
         return found
+
+    def forget(self, resource: Resource) -> None:
+        """Make the resource's facts anew when they are asked for next."""
+        self._endpoints.pop(resource, None)
 
     def endpoints(self) -> list[Endpoint]:
         """Those used so far."""

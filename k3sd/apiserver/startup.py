@@ -22,6 +22,7 @@ async def make_startup_objects(registry: Registry) -> None:
     from k3sd.apiserver.authz import bootstrap
     from k3sd.apiserver.systemobjects import make_system_objects
 
+    registry.custom.start()
     await make_namespaces(registry)
     await make_system_objects(registry)
     await bootstrap.reconcile(registry)

@@ -33,8 +33,9 @@ STORAGE_VERSIONS: dict[tuple[str, str], tuple[str, str]] = {
 EVENT_TTL_SECONDS = 3600
 
 
-def prefix(resource: Resource, custom: bool = False) -> str:
-    """Key prefix of all objects of the resource, with a trailing slash."""
+def prefix(resource: Resource) -> str:
+    """Key prefix of all objects of the resource, with a trailing slash. Those of custom resources name the group."""
+    custom = not resource.type_name.startswith("io.k8s.")
     special = _SPECIAL_PREFIXES.get((resource.group, resource.plural))
     if special:
         return f"{ROOT}{special}/"

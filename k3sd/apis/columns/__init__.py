@@ -50,6 +50,18 @@ def _default_cells(obj: Obj, now: float) -> list[Any]:
     return [metadata.get("name", ""), metadata.get("creationTimestamp")]
 
 
+_custom: dict[str, list[Obj] | None] = {}
+
+
+def register(type_name: str, columns: list[Obj] | None) -> None:
+    """Show a custom resource with its ``additionalPrinterColumns`` (None: with its age)."""
+    _custom[type_name] = columns
+
+
+def unregister(type_name: str) -> None:
+    _custom.pop(type_name, None)
+
+
 def _module(type_name: str) -> Any:
     """The module of a built-in type's group; None for groups without columns and for custom resources."""
     group = type_name.split(".")[-3]
@@ -81,6 +93,10 @@ def parse_columns(text: str) -> tuple[Obj, ...]:
 def table_columns(resource: Resource, type_name: str = "") -> list[Obj]:
     """The columns of the resource; ``type_name`` names another type it returns (``Scale``). Shared: do not change them."""
     type_name = type_name or resource.type_name
+    if type_name in _custom:
+        from k3sd.apis.columns import custom
+
+        return custom.definitions(_custom[type_name])
     module = _module(type_name)
     kind = type_name.rpartition(".")[2]
     return list(parse_columns(module.COLUMNS.get(kind, _DEFAULT) if module else _DEFAULT))
@@ -89,6 +105,10 @@ def table_columns(resource: Resource, type_name: str = "") -> list[Obj]:
 def cells(resource: Resource, obj: Obj, now: float, type_name: str = "") -> list[Any]:
     """The cells of one object, one for each column; ``now`` is seconds since 1970."""
     type_name = type_name or resource.type_name
+    if type_name in _custom:
+        from k3sd.apis.columns import custom
+
+        return custom.cells(_custom[type_name], obj, now)
     module = _module(type_name)
     make: Cells = module.CELLS.get(type_name.rpartition(".")[2], _default_cells) if module else _default_cells
     return make(obj, now)

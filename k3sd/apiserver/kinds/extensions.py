@@ -10,13 +10,13 @@ import re
 from k3sd.apimachinery import validation as names
 from k3sd.apimachinery.errors import FieldError, Obj, forbidden_field, invalid, not_supported, required
 from k3sd.apis import resources
+from k3sd.apiserver.customresources import CLEANUP_FINALIZER, accepted
 from k3sd.apiserver.kinds import strategy
 from k3sd.apiserver.kinds.admissionregistration import validate_client_config
 from k3sd.apiserver.kinds.rules import Errors, spec_of, validate_enum, validate_immutable, validate_names, validate_port
 from k3sd.apiserver.request import RequestContext
 from k3sd.apiserver.strategy import Strategy
 
-CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 PROTECTED_ANNOTATION = "api-approved.kubernetes.io"
 _PROTECTED = re.compile(r"(.*\.)?(k8s\.io|kubernetes\.io)")
 
@@ -29,11 +29,10 @@ class DefinitionStrategy(Strategy):
 
     def prepare_create(self, ctx: RequestContext, obj: Obj) -> None:
         stored = [v.get("name", "") for v in spec_of(obj).get("versions") or [] if v.get("storage")]
-        obj["status"] = {
-            "conditions": [],
-            "acceptedNames": {"plural": "", "kind": ""},
-            "storedVersions": stored[:1],
-        }
+        obj["status"] = {**accepted(obj), "storedVersions": stored[:1]}
+        finalizers = obj["metadata"].setdefault("finalizers", [])
+        if CLEANUP_FINALIZER not in finalizers:
+            finalizers.append(CLEANUP_FINALIZER)
 
     def validate_create(self, ctx: RequestContext, obj: Obj) -> list[FieldError]:
         errs: Errors = []
@@ -56,6 +55,8 @@ class DefinitionStrategy(Strategy):
         known = list((new.get("status") or {}).get("storedVersions") or [])
         if stored and stored[0] not in known:
             new["status"] = {**(new.get("status") or {}), "storedVersions": [*known, stored[0]]}
+        if spec_of(new).get("names") != spec_of(old).get("names"):
+            new["status"] = {**(new.get("status") or {}), "acceptedNames": dict(spec_of(new).get("names") or {})}
 
     def validate_update(self, ctx: RequestContext, new: Obj, old: Obj) -> list[FieldError]:
         errs: Errors = []

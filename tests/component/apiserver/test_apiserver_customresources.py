@@ -1,0 +1,189 @@
+"""CustomResourceDefinitions: served before their writer is answered, gone with everything they held."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k3sd.apimachinery.errors import StatusError
+from k3sd.apimachinery.resource import Resource
+from k3sd.apis import columns, resources
+from tests.component.apiserver.conftest import Http
+from tests.support.apiserver import TestServer, run_server
+
+BASE = "/apis/example.com/v1/namespaces/default/widgets"
+CRD: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "widgets.example.com"},
+    "spec": {
+        "group": "example.com",
+        "scope": "Namespaced",
+        "names": {"plural": "widgets", "kind": "Widget", "shortNames": ["wd"]},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}},
+                "selectableFields": [{"jsonPath": ".spec.color"}],
+                "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size"}],
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "required": ["size"],
+                                "properties": {
+                                    "size": {"type": "integer", "minimum": 1},
+                                    "color": {"type": "string", "default": "red"},
+                                },
+                            },
+                            "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+                        },
+                    }
+                },
+            },
+            {
+                "name": "v1beta1",
+                "served": True,
+                "storage": False,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            },
+        ],
+    },
+}
+
+
+def widget(name: str = "a", **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}, "spec": {"size": 1, **spec}}
+
+
+async def until(server: TestServer, resource: Resource, holds: Callable[[], bool]) -> None:
+    """Wait for a change of the resource after which ``holds``."""
+    event = asyncio.Event()
+    follower = server.registry.endpoint(resource).cache.follow(lambda _: event.set())
+    try:
+        async with asyncio.timeout(5):
+            while not holds():
+                await event.wait()
+                event.clear()
+    finally:
+        follower.close()
+
+
+@pytest.fixture
+async def crd(server: TestServer) -> dict[str, Any]:
+    return await server.registry.client().create(resources.CUSTOMRESOURCEDEFINITIONS, copy.deepcopy(CRD))
+
+
+async def test_a_definition_is_served_at_once(crd: dict[str, Any], http: Http) -> None:
+    assert {c["type"]: c["status"] for c in crd["status"]["conditions"]} == {"NamesAccepted": "True", "Established": "True"}
+    status, _, created = await http("POST", BASE, widget(bogus=1))
+    assert status == 201 and created["spec"] == {"size": 1, "color": "red"}
+    _, _, listed = await http("GET", "/apis/example.com/v1")
+    assert [r["name"] for r in listed["resources"]] == ["widgets", "widgets/status"]
+    _, _, group = await http("GET", "/apis/example.com")
+    assert group["preferredVersion"]["version"] == "v1"
+    _, _, openapi = await http("GET", "/openapi/v3/apis/example.com/v1")
+    assert "com.example.v1.Widget" in openapi["components"]["schemas"]
+    assert "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta" in openapi["components"]["schemas"]
+
+
+async def test_objects_are_held_to_their_schema(crd: dict[str, Any], http: Http) -> None:
+    status, _, answer = await http("POST", BASE, widget(size=0))
+    assert status == 422
+    assert answer["message"] == (
+        'Widget.example.com "a" is invalid: spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1'
+    )
+    status, _, answer = await http("POST", f"{BASE}?fieldValidation=Strict", widget(bogus=1))
+    assert status == 400 and answer["message"].endswith('strict decoding error: unknown field "spec.bogus"')
+    await http("POST", BASE, widget())
+    media = {"Content-Type": "application/strategic-merge-patch+json"}
+    status, _, answer = await http("PATCH", f"{BASE}/a", {"spec": {"size": 2}}, headers=media)
+    assert status == 415 and "application/merge-patch+json" in answer["message"]
+
+
+async def test_status_is_apart_and_generation_counts_the_spec(crd: dict[str, Any], http: Http) -> None:
+    await http("POST", BASE, {**widget(), "status": {"x": 1}})
+    media = {"Content-Type": "application/merge-patch+json"}
+    _, _, patched = await http("PATCH", f"{BASE}/a/status", {"status": {"x": 2}, "spec": {"size": 9}}, headers=media)
+    assert patched["status"] == {"x": 2} and patched["spec"]["size"] == 1 and patched["metadata"]["generation"] == 1
+    _, _, patched = await http("PATCH", f"{BASE}/a", {"spec": {"size": 9}, "status": {"x": 3}}, headers=media)
+    assert patched["status"] == {"x": 2} and patched["metadata"]["generation"] == 2
+
+
+async def test_versions_tables_and_field_selectors(crd: dict[str, Any], http: Http) -> None:
+    await http("POST", BASE, widget("a"))
+    await http("POST", BASE, widget("b", color="blue", size=7))
+    _, _, other = await http("GET", f"{BASE.replace('/v1/', '/v1beta1/')}/a")
+    assert other["apiVersion"] == "example.com/v1beta1" and other["spec"]["size"] == 1
+    _, _, found = await http("GET", f"{BASE}?fieldSelector=spec.color%3Dblue")
+    assert [o["metadata"]["name"] for o in found["items"]] == ["b"]
+    accept = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+    _, _, table = await http("GET", BASE, headers=accept)
+    assert [c["name"] for c in table["columnDefinitions"]] == ["Name", "Size"]
+    assert [row["cells"] for row in table["rows"]] == [["a", 1], ["b", 7]]
+
+
+async def test_a_changed_schema_holds_at_once(server: TestServer, crd: dict[str, Any], http: Http) -> None:
+    changed = copy.deepcopy(crd)
+    schema = changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema["properties"]["spec"]["properties"]["extra"] = {"type": "string"}
+    await server.registry.client().update(resources.CUSTOMRESOURCEDEFINITIONS, changed)
+    _, _, created = await http("POST", BASE, widget(extra="x"))
+    assert created["spec"]["extra"] == "x"
+
+
+async def test_deleting_a_definition_deletes_its_objects(server: TestServer, crd: dict[str, Any], http: Http) -> None:
+    client = server.registry.client()
+    held = widget("held")
+    held["metadata"]["finalizers"] = ["example.com/hold"]
+    await http("POST", BASE, widget("a"))
+    await http("POST", BASE, held)
+    await client.delete(resources.CUSTOMRESOURCEDEFINITIONS, "widgets.example.com")
+    row = server.registry.served.find("example.com", "v1", "widgets")
+    assert row is not None
+    await until(server, row, lambda: server.registry.read(row, "a", "default") is None)
+    assert (await http("GET", f"{BASE}/held"))[0] == 200
+    media = {"Content-Type": "application/merge-patch+json"}
+    await http("PATCH", f"{BASE}/held", {"metadata": {"finalizers": None}}, headers=media)
+    definitions = resources.CUSTOMRESOURCEDEFINITIONS
+    await until(server, definitions, lambda: server.registry.read(definitions, "widgets.example.com") is None)
+    assert server.registry.served.find("example.com", "v1", "widgets") is None
+    with pytest.raises(StatusError) as caught:
+        await client.get(resources.CUSTOMRESOURCEDEFINITIONS, "widgets.example.com")
+    assert caught.value.code == 404
+    assert (await http("GET", f"{BASE}/held"))[0] == 404
+    assert [c["name"] for c in columns.table_columns(row)] == ["Name", "Created At"]
+
+
+async def test_a_callers_own_row_leads_to_the_served_one(server: TestServer, crd: dict[str, Any], http: Http) -> None:
+    await http("POST", BASE, widget())
+    own = Resource("example.com", "v1", "widgets", "Widget", True, (), "")
+    found = await server.registry.client().list(own)
+    assert [o["metadata"]["name"] for o in found.items] == ["a"]
+
+
+@pytest.fixture
+async def folder(tmp_path: Path) -> AsyncIterator[Path]:
+    yield tmp_path
+
+
+async def test_definitions_are_served_again_after_a_restart(folder: Path) -> None:
+    async with run_server(folder, "sqlite") as first:
+        client = first.registry.client()
+        await client.create(resources.CUSTOMRESOURCEDEFINITIONS, copy.deepcopy(CRD))
+        row = first.registry.served.find("example.com", "v1", "widgets")
+        assert row is not None
+        await client.create(row, widget(), "default")
+    async with run_server(folder, "sqlite") as second:
+        row = second.registry.served.find("example.com", "v1", "widgets")
+        assert row is not None
+        assert (await second.registry.client().get(row, "a", "default"))["spec"] == {"size": 1, "color": "red"}
