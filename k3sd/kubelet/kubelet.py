@@ -202,7 +202,11 @@ class Kubelet:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._prepare_runtime(), name="images")
             group.create_task(self.node_status.start(), name="register node")
-        self._nodes.add_handler(self.node_status.observed, lambda _, node: self.node_status.observed(node))
+        self._nodes.add_handler(
+            self.node_status.observed,
+            lambda _, node: self.node_status.observed(node),
+            lambda _node: self.node_status.vanished(),
+        )
         self._pods.add_handler(self._pod_added, self._pod_updated, self._pod_deleted)
         self._nodes.start()
         self._pods.start()

@@ -318,6 +318,13 @@ class NodeStatus:
         """The Node object as it is now, from a watch: labels and taints are needed for admission."""
         self.node = node
 
+    def vanished(self) -> None:
+        """Somebody deleted the Node object: this machine is still here and says so again."""
+        log.warning("node %s was deleted from the API: registering again", self._settings.node_name)
+        self.node = {"metadata": {"name": self._settings.node_name}, "spec": {}, "status": {}}
+        self._lease = None
+        self.check_now()
+
     # registration
 
     async def _register(self) -> None:

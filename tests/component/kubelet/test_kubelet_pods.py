@@ -398,6 +398,51 @@ async def test_force_deletion_does_not_wait(node: Node) -> None:
     assert time.monotonic() - started < 10
 
 
+async def test_node_object(node: Node) -> None:
+    (obj,) = node.api.all(resources.NODES)
+    status = obj["status"]
+    assert obj["spec"]["providerID"] == "k3s://node1"
+    assert obj["metadata"]["labels"]["node.kubernetes.io/instance-type"] == "k3s"
+    assert obj["metadata"]["annotations"]["k3s.io/internal-ip"] == "127.0.0.1"
+    assert {c["type"]: c["status"] for c in status["conditions"]} == {
+        "MemoryPressure": "False",
+        "DiskPressure": "False",
+        "PIDPressure": "False",
+        "Ready": "True",
+    }
+    assert {"cpu", "memory", "ephemeral-storage", "pods"} <= status["capacity"].keys()
+    assert status["nodeInfo"]["containerRuntimeVersion"].startswith("containerd://")
+    assert status["addresses"] == [
+        {"type": "InternalIP", "address": "127.0.0.1"},
+        {"type": "Hostname", "address": "node1"},
+    ]
+    assert any(BUSYBOX_IMAGE in image["names"] for image in status["images"])
+    await node.api.wait_for(resources.LEASES, "kube-node-lease", "node1", lambda o: o["spec"]["holderIdentity"] == "node1", 10)
+
+
+async def test_resources_of_others_become_allocatable(node: Node) -> None:
+    patch = {"status": {"capacity": {"example.com/foo": "3"}}}
+    await node.api.patch(resources.NODES, "node1", patch, subresource="status")
+    node.kubelet.node_status.check_now()
+    obj = await node.api.wait_for(
+        resources.NODES, "", "node1", lambda o: o["status"]["allocatable"].get("example.com/foo") == "3", 20
+    )
+    assert obj["status"]["capacity"]["example.com/foo"] == "3"
+
+
+async def test_deleted_node_registers_again(node: Node) -> None:
+    (before,) = node.api.all(resources.NODES)
+    await node.api.remove(resources.NODES, before)
+
+    def is_back(obj: Obj) -> bool:
+        conditions = obj.get("status", {}).get("conditions", ())
+        return obj["metadata"]["uid"] != before["metadata"]["uid"] and any(
+            c["type"] == "Ready" and c["status"] == "True" for c in conditions
+        )
+
+    await node.api.wait_for(resources.NODES, "", "node1", is_back, 20)
+
+
 async def test_thirty_pods_start_quickly(node: Node) -> None:
     started = time.monotonic()
     for index in range(30):
