@@ -1,7 +1,8 @@
 """``WorkQueue``: keys to reconcile, each by one worker at a time. Source: client-go ``util/workqueue``.
 
 A key added while waiting is kept once; added while it is being worked on, it runs again afterwards. Workers are tasks made when
-there is work, so an idle queue holds no task. Failed keys come back with exponential backoff.
+there is work, so an idle queue holds no task. Failed keys come back with exponential backoff. A key whose events come faster
+than it can be worked on rests in between, so that a burst is seen in a few looks, not in one look an event.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 BASE_DELAY_SECONDS = 0.005
 MAX_DELAY_SECONDS = 1000.0
+COOLING_FACTOR = 2.0
+COOLING_SECONDS = (0.002, 0.1)
+"""A key rests for twice the time its last work took, at most the second; not at all below the first."""
 
 
 class WorkQueue(Generic[K]):
@@ -32,6 +36,7 @@ class WorkQueue(Generic[K]):
         self._again: set[K] = set()
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
+        self._cooling: dict[K, asyncio.TimerHandle] = {}
         self._reconcile: Callable[[K], Awaitable[float | None]] | None = None
         self._workers = 0
         self._stopping: asyncio.Event | None = None
@@ -54,7 +59,7 @@ class WorkQueue(Generic[K]):
         """Reconcile ``key`` soon. A pending ``add_after`` of it stays."""
         if self._closed:
             return
-        if key in self._working:
+        if key in self._working or key in self._cooling:
             self._again.add(key)
         elif key not in self._pending:
             self.adds_total += 1
@@ -121,13 +126,24 @@ class WorkQueue(Generic[K]):
         self._closed = True
         self._pending.clear()
         self._again.clear()
-        for timer in self._timers.values():
+        for timer in (*self._timers.values(), *self._cooling.values()):
             timer.cancel()
         self._timers.clear()
+        self._cooling.clear()
 
     def _expired(self, key: K) -> None:
         del self._timers[key]
         self.add(key)
+
+    def _rested(self, key: K) -> None:
+        del self._cooling[key]
+        self._repeat(key)
+
+    def _repeat(self, key: K) -> None:
+        """Add the key if it was added while it could not be worked on."""
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
 
     def _dispatch(self) -> None:
         while self._pending and len(self._working) < self._workers:
@@ -157,11 +173,15 @@ class WorkQueue(Generic[K]):
             if again is not None:
                 self.add_after(key, again)
         finally:
+            took = loop.time() - started
             self.done_total += 1
-            self.work_seconds_total += loop.time() - started
+            self.work_seconds_total += took
             del self._working[key]
             if not self._closed:
-                if key in self._again:
-                    self._again.discard(key)
-                    self.add(key)
+                least, most = COOLING_SECONDS
+                rest = min(took * COOLING_FACTOR, most)
+                if rest >= least:
+                    self._cooling[key] = loop.call_later(rest, self._rested, key)
+                else:
+                    self._repeat(key)
                 self._dispatch()

@@ -69,9 +69,10 @@ def build_subsets(service: Obj, pods: Iterable[Obj]) -> tuple[list[Obj], bool]:
         subset: Obj = {}
         chosen = sorted(identities, key=lambda i: not ready[i])[:room]
         cut = cut or len(chosen) < len(identities)
+        inside = set(chosen)
         room -= len(chosen)
         for field, wanted in (("addresses", True), ("notReadyAddresses", False)):
-            entries = [addresses[i] for i in identities if i in set(chosen) and ready[i] is wanted]
+            entries = [addresses[i] for i in identities if i in inside and ready[i] is wanted]
             if entries:
                 subset[field] = entries
         ports = [_port(*key) for key in sorted(keys) if key[1] >= 0]

@@ -44,11 +44,11 @@ def ready_since(pod: Obj) -> float | None:
 
 def available_in(pod: Obj, min_ready_seconds: int, now: float) -> float | None:
     """Seconds until the pod counts as available (0 when it does); None while it is not Ready. Source: ``IsPodAvailable``."""
+    if min_ready_seconds <= 0:
+        return 0.0 if is_ready(pod) else None
     since = ready_since(pod)
     if since is None:
         return None
-    if min_ready_seconds <= 0:
-        return 0.0
     return max(0.0, since + min_ready_seconds - now)
 
 

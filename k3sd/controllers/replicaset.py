@@ -21,6 +21,7 @@ from k3sd.controllers.expectations import Expectations
 from k3sd.controllers.objects import (
     controller_of,
     controller_reference,
+    find_condition,
     has_cause,
     is_deleting,
     labels_of,
@@ -156,6 +157,9 @@ class ReplicaSetController(Controller):
         error: StatusError | None = None
         if needs_sync and not is_deleting(owner):
             failure, error = await self._manage(key, owner, active)
+        elif (known := find_condition(owner, "ReplicaFailure")) is not None:
+            # Nothing was tried, so nothing is known to be better.
+            failure = known.get("reason", ""), known.get("message", "")
         terminating = sum(is_deleting(p) for p in mine)
         owner = await self._write_status(owner, active, terminating, failure)
         if error is not None:

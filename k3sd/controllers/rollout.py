@@ -196,7 +196,8 @@ def scale_down_old(deployment: Obj, sets: Sequence[Obj], old: Sequence[Obj], new
         sizes[name_of(one)] = size - step
         cleaned += step
     # Then healthy ones, as far as what is available exceeds the minimum.
-    spare = total(sets, "availableReplicas") - min_available
+    # A set's status may still count pods that its new size has condemned.
+    spare = sum(min(count(s, "availableReplicas"), replicas_of(s)) for s in sets) - min_available
     for one in ordered:
         if spare <= 0:
             break

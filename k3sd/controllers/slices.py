@@ -5,8 +5,8 @@ Source: ``staging/src/k8s.io/endpointslice/reconciler.go`` (``reconcileByPortMap
 
 from __future__ import annotations
 
-import ipaddress
 import json
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -164,10 +164,9 @@ def _build(one: Obj | None, group: Group, endpoints: Sequence[Obj], skeleton: Ob
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 
 
-def sort_key(address: str) -> tuple[int, int]:
+def sort_key(address: str) -> bytes:
     """Orders addresses by family and number."""
     try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return (0, 0)
-    return (parsed.version, int(parsed))
+        return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address).rjust(17, b"\0")
+    except OSError:
+        return b""

@@ -139,3 +139,24 @@ async def test_stop_finishes_work_under_way_and_cancel_cancels_it():
         await task
     assert outcome == ["finished", "cancelled"]
     assert queue.idle
+
+
+async def test_a_busy_key_rests_so_that_a_burst_takes_few_looks():
+    looks = 0
+
+    async def reconcile(key: str) -> None:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0.01)
+
+    queue: WorkQueue[str] = WorkQueue("test")
+    task = asyncio.create_task(queue.run(reconcile))
+    for _ in range(300):
+        queue.add("a")
+        await asyncio.sleep(0.001)
+    queue.add("b")
+    await asyncio.sleep(0.2)
+    queue.stop()
+    await task
+    # 300 ms at 10 ms of work and 20 ms of rest, the last event, and the other key.
+    assert 10 <= looks <= 13
