@@ -244,8 +244,8 @@ OLD = {
         "create_revision INTEGER, prev_revision INTEGER, lease INTEGER, value bytea, old_value bytea)"
     ),
     "mariadb": (
-        "CREATE TABLE kine (id INTEGER AUTO_INCREMENT PRIMARY KEY, name VARCHAR(630) CHARACTER SET ascii, created INTEGER, "
-        "deleted INTEGER, create_revision INTEGER, prev_revision INTEGER, lease INTEGER, value MEDIUMBLOB, old_value MEDIUMBLOB)"
+        "CREATE TABLE kine (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(630) CHARACTER SET ascii, created INT, "
+        "deleted INT, create_revision INT, prev_revision INT, lease INT, value MEDIUMBLOB, old_value MEDIUMBLOB)"
     ),
 }
 
