@@ -364,6 +364,8 @@ class APIServer:
         include: str,
     ) -> Response:
         """Stream changes until the client leaves, the time is over or the client is too slow."""
+        if request.method == "HEAD":
+            raise NOT_ALLOWED
         stream = Stream(request)
         connection: Any = request.protocol
         try:

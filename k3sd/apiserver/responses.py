@@ -141,12 +141,13 @@ def text_answer(text: str, status: int = 200, headers: Headers = ()) -> Answer:
 class Stream:
     """A chunked response that its producer writes itself. aiohttp sees it as finished."""
 
-    __slots__ = ("_close", "_request", "_transport", "ended", "status")
+    __slots__ = ("_close", "_head_only", "_request", "_transport", "ended", "status")
 
     def __init__(self, request: Any) -> None:
         self._request = request
         self._transport = request.transport
         self._close = False
+        self._head_only = request.method == "HEAD"
         self.ended = False
         self.status = 200
 
@@ -167,7 +168,8 @@ class Stream:
         transport = self._transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
-        transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        if not self._head_only:
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     async def drain(self) -> None:
         """Wait until the client has taken most of what was written."""
@@ -176,7 +178,8 @@ class Stream:
     def end(self) -> None:
         """The last chunk."""
         if not self.ended and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"0\r\n\r\n")
+            if not self._head_only:
+                self._transport.write(b"0\r\n\r\n")
             self.ended = True
 
     def abort(self) -> None:

@@ -108,6 +108,14 @@ async def test_unknown_paths(http: Http, path: str, code: int) -> None:
     assert (status, body["code"]) == (code, code)
 
 
+async def test_head_has_no_body(http: Http) -> None:
+    await http("POST", CONFIGMAPS, configmap("a"))
+    for path, code in ((f"{CONFIGMAPS}/a", 200), (CONFIGMAPS + "?watch=1", 405), (f"{CONFIGMAPS}/none", 404)):
+        status, _, _ = await http("HEAD", path)
+        assert status == code
+        assert (await http("GET", f"{CONFIGMAPS}/a"))[0] == 200, "nothing was left on the connection"
+
+
 async def test_generate_name(http: Http) -> None:
     body = configmap("x")
     body["metadata"] = {"generateName": "made-"}
