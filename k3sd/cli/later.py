@@ -26,7 +26,7 @@ def certificate(argv: Sequence[str]) -> int:
 
 def etcd_snapshot(argv: Sequence[str]) -> int:
     """``k3sd etcd-snapshot``."""
-    return _refuse("etcd-snapshot", "embedded etcd is not there yet", "copy <data>/server while the server is stopped")
+    return _refuse("etcd-snapshot", "embedded etcd is not there yet", "copy the datastore with k3sd datastore backup")
 
 
 def secrets_encrypt(argv: Sequence[str]) -> int:
