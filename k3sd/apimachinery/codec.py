@@ -50,11 +50,11 @@ def loads(body: bytes) -> Any:
 
 
 def clone(value: Any) -> Any:
-    """A deep copy of a JSON value, several times faster than ``copy.deepcopy``."""
-    if type(value) is dict:
-        return {k: clone(v) if type(v) is dict or type(v) is list else v for k, v in value.items()}
-    if type(value) is list:
-        return [clone(v) if type(v) is dict or type(v) is list else v for v in value]
+    """A deep copy of a JSON value, several times faster than ``copy.deepcopy``; subclasses become plain dicts."""
+    if isinstance(value, dict):
+        return {k: clone(v) if isinstance(v, dict | list) else v for k, v in value.items()}
+    if isinstance(value, list):
+        return [clone(v) if isinstance(v, dict | list) else v for v in value]
     return value
 
 

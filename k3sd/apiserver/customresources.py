@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 _CRUD = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 _SUB = ("get", "patch", "update")
+_SCALE = "io.k8s.api.autoscaling.v1.Scale"
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 
 
@@ -92,6 +93,8 @@ def row_of(crd: Obj, version: Obj) -> Resource:
     subs = []
     if "status" in (version.get("subresources") or {}):
         subs.append(Subresource("status", kind, _SUB, group, version["name"], full))
+    if "scale" in (version.get("subresources") or {}):
+        subs.append(Subresource("scale", "Scale", _SUB, "autoscaling", "v1", _SCALE))
     return Resource(
         group,
         version["name"],
@@ -149,6 +152,8 @@ class CustomResources:
     def _observe(self, event: str, crd: Obj, _old: Obj | None) -> None:
         name = crd["metadata"]["name"]
         if event == "DELETED":
+            for row in self._rows.get(name, {}).values():
+                self._registry.endpoint(row).cache.close()  # ends the watches of what is no more
             self._withdraw(name, list(self._rows.get(name, ())))
             return
         self._serve(name, crd)
@@ -181,6 +186,10 @@ class CustomResources:
                 known.version = definition
             else:
                 registry.strategies[row] = make(row, registry, definition)
+            if scale := (definition.get("subresources") or {}).get("scale"):
+                from k3sd.apiserver.customscale import CustomScale
+
+                registry.handlers[row, "scale"] = CustomScale(registry, row, scale)
             rows[version] = row
             registry.served.add(row)
         self._rows[name] = rows
@@ -201,6 +210,7 @@ class CustomResources:
             row = rows.pop(version)
             self._registry.served.remove(row)
             self._registry.strategies.pop(row, None)
+            self._registry.handlers.pop((row, "scale"), None)
             self._registry.forget(row)
             custom.unregister(row.type_name)
             columns.unregister(row.type_name)

@@ -60,6 +60,11 @@ class Registry:
         self.handlers = kinds.subresources(self)
         self.admission = admission.build_chain(self, self.settings)
 
+    async def close(self) -> None:
+        """Close what admission holds open. Idempotent."""
+        for plugin in self.admission:
+            await plugin.close()
+
     def endpoint(self, resource: Resource) -> Endpoint:
         """The resource's facts, built on first use."""
         found = self._endpoints.get(resource)
@@ -68,7 +73,7 @@ class Registry:
             if served is not None and served is not resource:
                 return self.endpoint(served)  # a caller's own row of a custom resource
             if served is None and not resource.type_name.startswith("io.k8s."):
-                raise not_found(resource.group, resource.plural, "")
+                raise StatusError(404, "NotFound", "the server could not find the requested resource")
             found = self._endpoints[resource] = self._build_endpoint(resource)
         return found
 

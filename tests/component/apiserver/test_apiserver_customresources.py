@@ -30,7 +30,10 @@ CRD: dict[str, Any] = {
                 "name": "v1",
                 "served": True,
                 "storage": True,
-                "subresources": {"status": {}},
+                "subresources": {
+                    "status": {},
+                    "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"},
+                },
                 "selectableFields": [{"jsonPath": ".spec.color"}],
                 "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size"}],
                 "schema": {
@@ -88,7 +91,7 @@ async def test_a_definition_is_served_at_once(crd: dict[str, Any], http: Http) -
     status, _, created = await http("POST", BASE, widget(bogus=1))
     assert status == 201 and created["spec"] == {"size": 1, "color": "red"}
     _, _, listed = await http("GET", "/apis/example.com/v1")
-    assert [r["name"] for r in listed["resources"]] == ["widgets", "widgets/status"]
+    assert [r["name"] for r in listed["resources"]] == ["widgets", "widgets/scale", "widgets/status"]
     _, _, group = await http("GET", "/apis/example.com")
     assert group["preferredVersion"]["version"] == "v1"
     _, _, openapi = await http("GET", "/openapi/v3/apis/example.com/v1")
@@ -130,6 +133,17 @@ async def test_versions_tables_and_field_selectors(crd: dict[str, Any], http: Ht
     _, _, table = await http("GET", BASE, headers=accept)
     assert [c["name"] for c in table["columnDefinitions"]] == ["Name", "Size"]
     assert [row["cells"] for row in table["rows"]] == [["a", 1], ["b", 7]]
+
+
+async def test_scale_goes_through_the_paths(crd: dict[str, Any], http: Http) -> None:
+    await http("POST", BASE, widget(size=2))
+    _, _, scale = await http("GET", f"{BASE}/a/scale")
+    assert scale["kind"] == "Scale" and scale["spec"] == {"replicas": 2} and scale["status"] == {"replicas": 0}
+    media = {"Content-Type": "application/merge-patch+json"}
+    status, _, scale = await http("PATCH", f"{BASE}/a/scale", {"spec": {"replicas": 5}}, headers=media)
+    assert status == 200 and scale["spec"] == {"replicas": 5}
+    _, _, obj = await http("GET", f"{BASE}/a")
+    assert obj["spec"]["size"] == 5
 
 
 async def test_a_changed_schema_holds_at_once(server: TestServer, crd: dict[str, Any], http: Http) -> None:

@@ -261,6 +261,16 @@ def test_numbers_that_json_does_not_have_are_refused() -> None:
         codec.encode(obj)
 
 
+def test_clone_copies_everything() -> None:
+    class Shared(dict[str, object]):
+        """As the watch cache hands objects out."""
+
+    inner = Shared(a=[Shared(b=1)])
+    copied = codec.clone(Shared(x=inner))
+    copied["x"]["a"][0]["b"] = 2
+    assert inner == {"a": [{"b": 1}]} and type(copied) is dict and type(copied["x"]) is dict
+
+
 def test_encode_orders_the_head_of_objects() -> None:
     obj = {"spec": {"b": 1}, "metadata": {"name": "ä"}, "apiVersion": "v1", "kind": "Pod"}
     body = codec.encode(obj)
