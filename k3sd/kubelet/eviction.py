@@ -14,7 +14,7 @@ from pathlib import Path
 
 from k3sd.apimachinery import timefmt
 from k3sd.kubelet import podinfo
-from k3sd.kubelet.nodestatus import Health
+from k3sd.kubelet.nodeobject import Health
 from k3sd.kubelet.podinfo import Obj
 from k3sd.kubelet.status import Verdict
 

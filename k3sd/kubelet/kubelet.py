@@ -21,7 +21,7 @@ from k3sd.client.api import Client
 from k3sd.client.events import EventRecorder
 from k3sd.client.informer import Informer, InformerFactory
 from k3sd.config.settings import Settings
-from k3sd.kubelet import admission, cgroups, eviction, nodestatus, podinfo
+from k3sd.kubelet import admission, cgroups, eviction, nodeobject, nodestatus, podinfo
 from k3sd.kubelet.backoff import Backoff
 from k3sd.kubelet.containerconfig import NodeFacts
 from k3sd.kubelet.cri.client import CRIClient, CRIError
@@ -35,9 +35,10 @@ from k3sd.kubelet.layout import Layout
 from k3sd.kubelet.logs import LogReader, LogRotator
 from k3sd.kubelet.pleg import PodCache
 from k3sd.kubelet.podinfo import Obj
-from k3sd.kubelet.podworkers import PodWorkers, Services
+from k3sd.kubelet.podworkers import PodWorkers
 from k3sd.kubelet.probes import ProbeChange, ProbeManager
 from k3sd.kubelet.runtime import PodRuntime, orphan_pod
+from k3sd.kubelet.services import Services
 from k3sd.kubelet.sources import Sources
 from k3sd.kubelet.staticpods import StaticPods
 from k3sd.kubelet.status import Verdict
@@ -84,7 +85,7 @@ class Kubelet:
         self.cri = CRIClient(settings.containerd_socket)
         self.recorder = EventRecorder(client, "kubelet", settings.node_name)
         self._events = DirectoryEvents()
-        self._machine = nodestatus.read_machine(self._layout.root)
+        self._machine = nodeobject.read_machine(self._layout.root)
         self.cache = PodCache(self.cri, self._runtime_changed)
         self.sources = Sources(client, informers)
         self.images = ImageManager(self.cri, self.sources.get_secret)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from k3sd.kubelet import admission, backoff, cgroups, credentials, eviction, nodestatus, podinfo, staticpods
+from k3sd.kubelet import admission, backoff, cgroups, credentials, eviction, nodeobject, podinfo, staticpods
 from k3sd.kubelet.containerconfig import (
     DNS,
     ConfigError,
@@ -384,8 +384,8 @@ def test_patch_holds_only_what_changed() -> None:
 
 
 def test_capacity_and_allocatable() -> None:
-    facts = nodestatus.MachineFacts(4, 8 << 30, 100 << 30, "m", "s", "b", "k", "o", {"2048kB": 4 << 20})
-    capacity = nodestatus.build_capacity(facts, 110)
+    facts = nodeobject.MachineFacts(4, 8 << 30, 100 << 30, "m", "s", "b", "k", "o", {"2048kB": 4 << 20})
+    capacity = nodeobject.build_capacity(facts, 110)
     assert capacity == {
         "cpu": "4",
         "memory": "8388608Ki",
@@ -393,17 +393,17 @@ def test_capacity_and_allocatable() -> None:
         "pods": "110",
         "hugepages-2Mi": "4Mi",
     }
-    out = nodestatus.build_allocatable(capacity, nodestatus.parse_reserved(["cpu=100m,memory=1Gi", "cpu=400m"]))
+    out = nodeobject.build_allocatable(capacity, nodeobject.parse_reserved(["cpu=100m,memory=1Gi", "cpu=400m"]))
     assert (out["cpu"], out["memory"], out["ephemeral-storage"]) == ("3500m", "7164Mi", "102005473280")
 
 
 def test_foreign_resources_stay() -> None:
-    assert nodestatus.merge_resources({"cpu": "1"}, {"cpu": "9", "a.b/c": "3"}) == {"cpu": "1", "a.b/c": "3"}
+    assert nodeobject.merge_resources({"cpu": "1"}, {"cpu": "9", "a.b/c": "3"}) == {"cpu": "1", "a.b/c": "3"}
 
 
 def test_condition_times() -> None:
-    old = nodestatus.build_conditions(nodestatus.Health("starting"), [], "t0")
-    new = nodestatus.build_conditions(nodestatus.Health(), old, "t1")
+    old = nodeobject.build_conditions(nodeobject.Health("starting"), [], "t0")
+    new = nodeobject.build_conditions(nodeobject.Health(), old, "t1")
     ready, disk = new[3], new[1]
     assert (ready["type"], ready["status"], ready["reason"], ready["lastTransitionTime"]) == (
         "Ready",
@@ -422,7 +422,7 @@ def test_condition_times() -> None:
     ],
 )
 def test_taints(text: str, taint: Obj) -> None:
-    assert nodestatus.parse_taint(text) == taint
+    assert nodeobject.parse_taint(text) == taint
 
 
 # static pods and eviction
