@@ -35,6 +35,7 @@ __all__ = [
 
 MAX_DEPTH = 250
 """Nesting of untrusted bodies; everything behind the decoder may recurse without looking."""
+_CONTAINERS = (dict, list)
 _FIRST = ("kind", "apiVersion", "metadata")
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -52,9 +53,9 @@ def loads(body: bytes) -> Any:
 def clone(value: Any) -> Any:
     """A deep copy of a JSON value, several times faster than ``copy.deepcopy``; subclasses become plain dicts."""
     if isinstance(value, dict):
-        return {k: clone(v) if isinstance(v, dict | list) else v for k, v in value.items()}
+        return {k: clone(v) if isinstance(v, _CONTAINERS) else v for k, v in value.items()}
     if isinstance(value, list):
-        return [clone(v) if isinstance(v, dict | list) else v for v in value]
+        return [clone(v) if isinstance(v, _CONTAINERS) else v for v in value]
     return value
 
 
