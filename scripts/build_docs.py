@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from k3sd import __version__
 from k3sd.cli.main import COMMANDS
-from k3sd.config.load import help_text
+from k3sd.config.commandline import help_text
 from k3sd.config.options import Option, Role, visible_groups
 
 WIDTH = 100

@@ -19,7 +19,7 @@ def agent(argv: Sequence[str]) -> int:
 
 def _serve(role: Role, argv: Sequence[str]) -> int:
     if {"-h", "--help", "-help"} & set(argv):
-        from k3sd.config.load import build_parser
+        from k3sd.config.commandline import build_parser
 
         build_parser(role).print_help()
         return 0

@@ -5,7 +5,6 @@ K3s hands them to the upstream programs. Ours are other programs: an argument th
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -103,6 +102,8 @@ def check_component_args(option: str, args: Mapping[str, tuple[str, ...]], where
             what = f"{option} {key} can only be {','.join(fixed[key])}"
             problems.append(Problem(where, what, "leave it out"))
             continue
+        import difflib  # for a mistake only
+
         near = difflib.get_close_matches(key, [*supported, *fixed], n=1, cutoff=0.8)
         known = ", ".join(sorted(supported)) or "none yet"
         remedy = f"did you mean {near[0]}?" if near else f"leave it out; arguments there are: {known}"

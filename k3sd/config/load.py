@@ -4,32 +4,26 @@ Drop-ins ``<file>.d/*.yaml`` follow the main file in name order; a later key rep
 List values of the command line replace the file's. Every value keeps its origin. All problems are reported at once, each with
 its place.
 
-configargparse parses the command line and documents the environment variables in the help; its own order (environment before
-file) is not K3s's, so files and environment are read here.
-
 Source: K3s 1.36, ``pkg/configfilearg``.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING
 
-import configargparse
-import yaml
-
-from k3sd.config.options import BY_NAME, BY_SHORT, OPTIONS, Option, Role, options_for, visible_groups
+from k3sd.config.options import BY_NAME, BY_SHORT, OPTIONS, Option, Role, options_for
 from k3sd.config.problem import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from k3sd.config.yamlfile import Entry
 
 MAX_FILE_BYTES = 1 << 20
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
-_YAML_TRUE = frozenset({"yes", "on"})
-_YAML_FALSE = frozenset({"no", "off"})
 _DURATION = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+|0")
 
 
@@ -96,13 +90,6 @@ class _Raw:
     items: list[tuple[str, str]] = field(default_factory=list)
 
 
-class _Parser(configargparse.ArgumentParser):
-    """Reports a usage error as a ``Problem`` instead of leaving the process."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError([Problem("command line", message, f"see {self.prog} --help")])
-
-
 def load(role: Role, argv: Sequence[str], environ: Mapping[str, str]) -> Loaded:
     """Every option of ``role``. Never raises for bad configuration: see ``problems``. ``--help`` prints and exits 0."""
     problems: list[Problem] = []
@@ -121,99 +108,13 @@ def load(role: Role, argv: Sequence[str], environ: Mapping[str, str]) -> Loaded:
 # command line
 
 
-def build_parser(role: Role) -> configargparse.ArgumentParser:
-    """The command line of ``k3sd server`` or ``k3sd agent``; every option collects its texts unparsed."""
-    parser = _Parser(
-        prog=f"k3sd {role}",
-        usage=f"k3sd {role} [flags]",
-        description="Run a Kubernetes server with its node." if role == "server" else "Run a Kubernetes node.",
-        formatter_class=configargparse.RawDescriptionHelpFormatter,
-        add_config_file_help=False,
-        add_env_var_help=False,
-        allow_abbrev=False,
-        epilog=(
-            "A flag overrides the configuration file, which overrides the environment.\n"
-            "Every flag is also a key of the file: https-listen-port: 6443"
-        ),
-    )
-    grouped: set[str] = set()
-    for heading, options in visible_groups(role):
-        group = parser.add_argument_group(heading)
-        for option in options:
-            _add_argument(group, option, help_text(option))
-            grouped.add(option.name)
-    for option in options_for(role):
-        if option.name not in grouped:
-            _add_argument(parser, option, configargparse.SUPPRESS)
-    return parser
-
-
-def help_text(option: Option) -> str:
-    """One help sentence with default, environment variable and state."""
-    notes = []
-    if option.default and option.kind != "bool" and option.default != "0":
-        notes.append(f"default: {option.default}")
-    elif option.kind == "bool" and option.default == "true":
-        notes.append("default: true")
-    if option.choices:
-        notes.append("one of " + ", ".join(option.choices))
-    if option.kind == "list":
-        notes.append("may be repeated")
-    if option.env:
-        notes.append(f"env: {option.env}")
-    if option.deprecated:
-        notes.append(f"deprecated: {option.deprecated}")
-    if option.needs:
-        notes.append(f"so far: {', '.join(_working(option))}" if option.works else "not there yet")
-    return option.help + (f" [{'; '.join(notes)}]" if notes else "")
-
-
-def _working(option: Option) -> list[str]:
-    return [value for value in (option.default_text, *option.works) if value]
-
-
-def _add_argument(group: Any, option: Option, text: str) -> None:
-    names = [f"-{option.short}", option.flag] if option.short else [option.flag]
-    if len(option.name) == 1:
-        names = [f"-{option.name}", option.flag]
-    keywords: dict[str, Any] = {
-        "dest": option.name,
-        "action": "append",
-        "help": text if text == configargparse.SUPPRESS else text.replace("%", "%%"),
-        "default": configargparse.SUPPRESS,
-    }
-    if option.kind == "bool":
-        group.add_argument(*names, nargs="?", const="true", metavar="BOOL", **keywords)
-    else:
-        group.add_argument(*names, metavar=option.metavar or option.name.upper(), **keywords)
-
-
-def normalize_arguments(argv: Sequence[str]) -> list[str]:
-    """Go's flag rules in argparse's words: ``-name`` is ``--name``, and a boolean never takes the next word as its value.
-
-    A value may begin with a dash (``--node-label -x``), so every value is joined to its flag with ``=``.
-    """
-    result: list[str] = []
-    words = iter(argv)
-    for word in words:
-        name, equals, value = word.lstrip("-").partition("=")
-        option = BY_NAME.get(name) or BY_SHORT.get(name)
-        if not word.startswith("-") or word in ("-h", "--help") or option is None:
-            result.append(word)
-        elif equals:
-            result.append(f"{option.flag}={value}")
-        elif option.kind == "bool":
-            result.append(f"{option.flag}=true")
-        else:
-            following = next(words, None)
-            result.append(option.flag if following is None else f"{option.flag}={following}")
-    return result
-
-
 def _read_command_line(role: Role, argv: Sequence[str], problems: list[Problem]) -> dict[str, _Raw]:
-    parser = build_parser(role)
+    if not argv:
+        return {}
+    from k3sd.config.commandline import read_command_line
+
     try:
-        known, unknown = parser.parse_known_args(normalize_arguments(argv), env_vars={}, config_file_contents="")
+        known, unknown = read_command_line(role, argv)
     except ConfigError as error:
         problems.extend(error.problems)
         return {}
@@ -223,13 +124,15 @@ def _read_command_line(role: Role, argv: Sequence[str], problems: list[Problem])
             problems.append(_unknown(role, word.partition("=")[0], name, "flag"))
         else:
             problems.append(Problem("command line", f"unexpected argument {word!r}", f"k3sd {role} takes only flags"))
-    return {name: _Raw([(f"--{name}", text) for text in texts]) for name, texts in vars(known).items() if name in BY_NAME}
+    return {name: _Raw([(f"--{name}", text) for text in texts]) for name, texts in known.items()}
 
 
 def _unknown(role: Role, where: str, name: str, noun: str) -> Problem:
     if name in BY_NAME:
         other = "agents" if role == "server" else "servers"
         return Problem(where, f"{name} is an option of {other}, not of this {role}", "leave it out")
+    import difflib  # for a mistake only
+
     near = difflib.get_close_matches(name, [o.name for o in options_for(role) if not o.removed], n=1, cutoff=0.6)
     remedy = f"did you mean {near[0]}?" if near else f"see k3sd {role} --help for the options there are"
     return Problem(where, f"unknown {noun} {name!r}", remedy)
@@ -309,43 +212,17 @@ def _fetch(url: str) -> str:
 
 
 def _merge_text(role: Role, source: str, text: str, into: dict[str, _Raw], problems: list[Problem]) -> None:
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        problems.append(Problem(f"{source}:{line}", f"is not valid YAML: {error.problem or error.context}", "mend the line"))
-        return
-    except RecursionError:
-        problems.append(Problem(source, "is nested too deeply", "write a flat mapping of options to values"))
-        return
-    except yaml.YAMLError as error:
-        problems.append(Problem(source, f"is not valid YAML: {error}", "mend the file"))
-        return
-    if root is None:
-        return
-    if not isinstance(root, yaml.MappingNode):
-        problems.append(
-            Problem(f"{source}:{_line(root)}", "is not a mapping of options to values", "write lines such as debug: true")
-        )
-        return
-    seen: dict[str, int] = {}
-    for key_node, value_node in root.value:
-        key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else ""
-        where = f"{source}:{_line(key_node)}"
-        if key in seen:
-            problems.append(
-                Problem(where, f"{key} is already set in line {seen[key]}", "write it once; key+ appends to an earlier file")
-            )
-            continue
-        seen[key] = _line(key_node)
-        _merge_key(role, where, source, key, value_node, into, problems)
+    from k3sd.config.yamlfile import parse
+
+    entries, found = parse(source, text)
+    problems.extend(found)
+    for entry in entries:
+        _merge_entry(role, source, entry, into, problems)
 
 
-def _merge_key(
-    role: Role, where: str, source: str, key: str, node: yaml.Node, into: dict[str, _Raw], problems: list[Problem]
-) -> None:
-    append = key.endswith("+")
-    name = key.removesuffix("+").lstrip("-")
+def _merge_entry(role: Role, source: str, entry: Entry, into: dict[str, _Raw], problems: list[Problem]) -> None:
+    where = f"{source}:{entry.line}"
+    name = entry.key.removesuffix("+").lstrip("-")
     option = BY_NAME.get(name) or (BY_SHORT.get(name) if len(name) == 1 else None)
     if option is None:
         problems.append(_unknown(role, where, name, "option"))
@@ -358,33 +235,18 @@ def _merge_key(
     if option.name == "config":
         problems.append(Problem(where, "a configuration file cannot name another", f"use drop-ins in {source}.d/", fatal=False))
         return
-    nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
-    if not all(isinstance(item, yaml.ScalarNode) for item in nodes):
+    if entry.items is None:
         shape = "a list of single values" if option.kind == "list" else "a single value"
         problems.append(Problem(where, f"{name} has a nested value", f"write {shape}"))
         return
-    if isinstance(node, yaml.SequenceNode) and option.kind != "list" and len(nodes) != 1:
-        problems.append(Problem(where, f"{name} is a list of {len(nodes)} values", "write a single value"))
+    if entry.is_list and option.kind != "list" and len(entry.items) != 1:
+        problems.append(Problem(where, f"{name} is a list of {len(entry.items)} values", "write a single value"))
         return
-    raw = _Raw([(f"{source}:{_line(item)}", _scalar(item)) for item in nodes])
-    if append and option.kind == "list" and option.name in into:
+    raw = _Raw([(f"{source}:{line}", text) for text, line in entry.items])
+    if entry.key.endswith("+") and option.kind == "list" and option.name in into:
         into[option.name].items.extend(raw.items)
     else:
         into[option.name] = raw
-
-
-def _scalar(node: yaml.ScalarNode) -> str:
-    """The text as written, so that ``0644`` stays octal text; only YAML's words for true, false and nothing are translated."""
-    text = str(node.value)
-    if node.tag == "tag:yaml.org,2002:null":
-        return ""
-    if node.tag == "tag:yaml.org,2002:bool":
-        return "true" if text.lower() in _YAML_TRUE else "false" if text.lower() in _YAML_FALSE else text.lower()
-    return text
-
-
-def _line(node: yaml.Node) -> int:
-    return int(node.start_mark.line) + 1
 
 
 # values

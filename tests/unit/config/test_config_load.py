@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from k3sd.config.load import Loaded, build_parser, explain, load, normalize_arguments
+from k3sd.config.commandline import build_parser, normalize_arguments
+from k3sd.config.load import Loaded, explain, load
 from k3sd.config.options import BY_NAME, OPTIONS, Option, Role
 
 EXAMPLES = {"bool": "true", "int": "1234", "list": "a=1", "duration": "90s", "string": "some-text", "file": "/some/file"}
