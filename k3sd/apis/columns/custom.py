@@ -15,7 +15,7 @@ from k3sd.apimachinery.errors import Obj
 from k3sd.apis.columns.text import age, name, since
 
 _TOKEN = re.compile(
-    r"\.(?P<field>[^.\[\]]+)"
+    r"\.(?P<field>(?:\\.|[^.\[\]\\])+)"
     r"|\[(?P<quote>['\"])(?P<quoted>.*?)(?P=quote)\]"
     r"|\[(?P<index>-?\d+)\]"
     r"|\[(?P<star>\*)\]"

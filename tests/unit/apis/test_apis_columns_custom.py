@@ -25,6 +25,7 @@ PATHS: list[tuple[str, list[Any]]] = [
     ('.status.conditions[?(@.type=="Ready")].status', ["True"]),
     (".status.conditions[?(@.type=='X')].status", ["False"]),
     (".missing.path", []),
+    (r".metadata.labels.x\.io/y", ["z"]),
     (".spec..n", []),
 ]
 
