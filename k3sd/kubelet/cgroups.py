@@ -324,8 +324,8 @@ class CgroupManager:
         """cgroup v2: controllers must be enabled in every ancestor for the children to have them."""
         for directory in reversed([p for p in path.parents if p.is_relative_to(self._root)]):
             directory.mkdir(exist_ok=True)
-            available = (directory / "cgroup.controllers").read_text().split()
             try:
+                available = (directory / "cgroup.controllers").read_text().split()
                 (directory / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in available))
             except OSError as error:
                 log.debug("cannot enable cgroup controllers in %s: %s", directory, error)

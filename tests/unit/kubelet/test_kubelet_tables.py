@@ -100,6 +100,38 @@ def test_systemd_properties() -> None:
     assert cgroups.systemd_properties(cgroups.Limits(2)) == ["CPUWeight=1"]
 
 
+def test_hierarchy_of_version_2(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("cpu memory pids\n")
+    manager = cgroups.CgroupManager(root=tmp_path, top="/k3sd")
+    manager.setup(cgroups.Limits(2048, memory=1 << 30))
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+    assert (tmp_path / "k3sd/kubepods/memory.max").read_text() == str(1 << 30)
+    spec = pod(container("a", resources=resources("1", "1Gi", "2", "1Gi")))
+    assert manager.create_pod(spec) == "/k3sd/kubepods/burstable/podu1"
+    directory = tmp_path / "k3sd/kubepods/burstable/podu1"
+    values = {name: (directory / name).read_text() for name in ("cpu.weight", "cpu.max", "memory.max")}
+    assert values == {"cpu.weight": "39", "cpu.max": "200000 100000", "memory.max": str(1 << 30)}
+    assert manager.pods() == {"u1"}
+
+
+def test_hierarchy_of_version_1(tmp_path: Path) -> None:
+    for controller in ("cpu", "memory", "cpuset"):
+        (tmp_path / controller).mkdir()
+    manager = cgroups.CgroupManager(root=tmp_path)
+    manager.setup()
+    assert (tmp_path / "cpu/kubepods/besteffort/cpu.shares").read_text() == "2"
+    manager.create_pod(pod(container("a", resources=resources("1", "1Gi", "1", "1Gi"))))
+    directory = tmp_path / "cpu/kubepods/podu1"
+    assert (directory / "cpu.cfs_quota_us").read_text() == "100000"
+    assert (tmp_path / "memory/kubepods/podu1/memory.limit_in_bytes").read_text() == str(1 << 30)
+    smaller = pod(container("a", resources=resources("500m", "1Gi", "500m", "1Gi")))
+    manager.widen_pod(smaller, cgroups.pod_limits(smaller))
+    assert (directory / "cpu.cfs_quota_us").read_text() == "100000"
+    manager.update_pod(smaller)
+    assert (directory / "cpu.cfs_quota_us").read_text() == "50000"
+    assert (tmp_path / "cpuset/kubepods/podu1").is_dir()
+
+
 def test_pod_resources_cover_the_largest_init_container() -> None:
     init = [
         container("i", resources=resources("3")),
