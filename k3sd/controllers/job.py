@@ -389,7 +389,7 @@ class JobController(Controller):
         _set_uids(uncounted, "failed", failed_now)
         self._fill(sync, status)
         job = await self._write(key, job, status)
-        await self._free(key, free)
+        counted_before = await self._free(key, free) - known
         # What has no finalizer any more moves from the list into the counters.
         held = {
             uid_of(p)
@@ -402,7 +402,8 @@ class JobController(Controller):
             uids = uncounted.get(field_name) or []
             gone = [u for u in uids if u not in held]
             if not (field_name == "succeeded" and rules.is_indexed(job)):
-                set_count(status, field_name, int(status.get(field_name) or 0) + len(gone))
+                fresh = [u for u in gone if u not in counted_before]
+                set_count(status, field_name, int(status.get(field_name) or 0) + len(fresh))
             _set_uids(uncounted, field_name, [u for u in uids if u in held])
         self._finish(sync, status, uncounted)
         await self._write(key, job, status)
@@ -455,14 +456,29 @@ class JobController(Controller):
         self._latest[key] = written
         return written
 
-    async def _free(self, key: str, pods: Sequence[Obj]) -> None:
+    async def _free(self, key: str, pods: Sequence[Obj]) -> set[str]:
+        """Remove the finalizers; returns the uids of pods that had none any more.
+
+        Those the cache showed too late: unless their uids were on record, a predecessor of ours has counted them.
+        """
         freed = self._freed.setdefault(key, set())
+        absent: set[str] = set()
 
         async def one(pod: Obj) -> None:
-            await self._edit(pod, _drop_finalizer)
+            held = False
+
+            def drop(obj: Obj) -> None:
+                nonlocal held
+                held = rules.FINALIZER in (obj["metadata"].get("finalizers") or ())
+                _drop_finalizer(obj)
+
+            gone = not await self._edit(pod, drop)
             freed.add(uid_of(pod))
+            if gone or not held:
+                absent.add(uid_of(pod))
 
         await asyncio.gather(*map(one, pods))
+        return absent
 
     async def _free_leftovers(self, key: str, job: Obj) -> None:
         """A finished Job holds no pod; one that was adopted or edited late may still carry the finalizer."""
@@ -489,7 +505,8 @@ class JobController(Controller):
             return
         await self._edit(pod, _drop_finalizer)
 
-    async def _edit(self, pod: Obj, change: Callable[[Obj], object]) -> None:
+    async def _edit(self, pod: Obj, change: Callable[[Obj], object]) -> bool:
+        """Whether the pod still exists."""
         try:
             await update_with_retry(
                 self.client, resources.PODS, name_of(pod), namespace_of(pod), change, initial=pod, uid=uid_of(pod)
@@ -497,6 +514,8 @@ class JobController(Controller):
         except StatusError as e:
             if e.code != 404:
                 raise
+            return False
+        return True
 
 
 def _set_uids(uncounted: Obj, field_name: str, uids: Sequence[str]) -> None:

@@ -33,6 +33,8 @@ class FakeClient:
         self.actions: list[tuple[str, str, str]] = []
         self.reactors: list[Reactor] = []
         self.compacted = 0
+        self.watch_lag: Callable[[], float] | None = None
+        """Seconds by which each event comes late: caches that are behind."""
         self._uids = itertools.count(1)
         self._suffixes = itertools.count(1)
 
@@ -195,6 +197,8 @@ class FakeClient:
         try:
             while (item := await queue.get()) is not None:
                 _, type_, obj, old = item
+                if self.watch_lag is not None:
+                    await asyncio.sleep(self.watch_lag())
                 if namespace and obj["metadata"].get("namespace") != namespace:
                     continue
                 was, is_ = old is not None and matches(old), type_ != "DELETED" and matches(obj)
