@@ -7,7 +7,6 @@ Upstream: ``pkg/registry/core/{pod,service,node}/strategy.go`` (LogLocation, Exe
 
 from __future__ import annotations
 
-import random
 import ssl
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -22,10 +21,9 @@ from k3sd.apimachinery.errors import (
     invalid,
     invalid_object,
     not_found,
-    service_unavailable,
 )
 from k3sd.apis import resources
-from k3sd.apiserver import proxying
+from k3sd.apiserver import proxying, serviceresolver
 from k3sd.apiserver.request import Attributes, RequestContext
 from k3sd.apiserver.requestinfo import RequestInfo, is_true, parse_query_multi
 from k3sd.apiserver.tunnel import Target, TunnelError, upgrade
@@ -302,34 +300,5 @@ def _pod_target(server: APIServer, namespace: str, name: str, port: str, scheme:
 
 
 def _service_target(server: APIServer, namespace: str, name: str, port: str, scheme: str) -> Target:
-    registry = server.registry
-    service = registry.read(resources.SERVICES, name, namespace)
-    if service is None:
-        raise not_found("", "services", name)
-    ports = service["spec"].get("ports") or []
-    wanted = next((p for p in ports if port in (p.get("name"), str(p["port"]))), None) if port else None
-    if port and wanted is None:
-        raise service_unavailable(f'no service port "{port}" found for service "{name}"')
-    if wanted is None:
-        if len(ports) > 1 and any(p.get("name") for p in ports):
-            wanted = next((p for p in ports if not p.get("name")), None)
-        elif ports:
-            wanted = ports[0]
-        if wanted is None:
-            raise service_unavailable(f'no endpoints available for service "{name}"')
-    port_name = wanted.get("name") or ""
-    candidates: list[tuple[str, int]] = []
-    for piece in registry.read_all(resources.ENDPOINTSLICES, namespace):
-        labels = piece["metadata"].get("labels") or {}
-        if labels.get("kubernetes.io/service-name") != name:
-            continue
-        for entry in piece.get("ports") or ():
-            if (entry.get("name") or "") != port_name or not entry.get("port"):
-                continue
-            for endpoint in piece.get("endpoints") or ():
-                if (endpoint.get("conditions") or {}).get("ready") is not False:
-                    candidates.append((endpoint["addresses"][0], entry["port"]))
-    if not candidates:
-        raise service_unavailable(f'no endpoints available for service "{name}"')
-    host, number = random.choice(candidates)
+    host, number = serviceresolver.resolve(server.registry, namespace, name, port)
     return Target(host, number, _insecure() if scheme == "https" else None)

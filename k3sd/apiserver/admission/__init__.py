@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 def build_chain(registry: Registry, settings: Settings) -> Sequence[AdmissionPlugin]:
     """The plugins of this server in order. ``enable-admission-plugins`` and ``disable-admission-plugins`` of the API
-    server's extra
-    arguments switch single ones; an unknown name there is an error of the options, not of this function."""
+    server's extra arguments switch single ones; an unknown name there is an error of the options, not of this function."""
     from k3sd.apiserver.admission.limits import LimitRanger
     from k3sd.apiserver.admission.namespaces import NamespaceLifecycle
     from k3sd.apiserver.admission.noderestriction import NodeRestriction
@@ -33,7 +32,9 @@ def build_chain(registry: Registry, settings: Settings) -> Sequence[AdmissionPlu
         PersistentVolumeClaimResize,
         StorageObjectInUseProtection,
     )
+    from k3sd.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook, WebhookCaller
 
+    caller = WebhookCaller(registry)
     rows: list[AdmissionPlugin] = [
         NamespaceLifecycle(registry),
         ServiceAccount(registry, settings),
@@ -48,6 +49,8 @@ def build_chain(registry: Registry, settings: Settings) -> Sequence[AdmissionPlu
         PersistentVolumeClaimResize(registry),
         RuntimeClass(registry),
         DefaultIngressClass(registry),
+        MutatingAdmissionWebhook(registry, caller),
+        ValidatingAdmissionWebhook(registry, caller),
         ResourceQuota(registry),
     ]
     disabled = {name for text in settings.apiserver_args.get("disable-admission-plugins", ()) for name in text.split(",")}

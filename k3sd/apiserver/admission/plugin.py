@@ -28,3 +28,6 @@ class Plugin:
 
     async def validate(self, attrs: Attributes) -> None:
         return
+
+    async def close(self) -> None:
+        """Give back what the plugin holds open. Idempotent."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from k3sd.apimachinery import validation as names
-from k3sd.apimachinery.errors import FieldError, Obj, duplicate, invalid, not_supported, required
+from k3sd.apimachinery.errors import FieldError, Obj, duplicate, forbidden_field, invalid, not_supported, required
 from k3sd.apis import resources
 from k3sd.apiserver.kinds import strategy
 from k3sd.apiserver.kinds.rules import (
@@ -154,7 +154,10 @@ class _WebhookStrategy(Strategy):
             errs.append(required(f"{path}.admissionReviewVersions", "must specify one of v1, v1beta1"))
         elif not {"v1", "v1beta1"} & set(versions):
             errs.append(invalid(f"{path}.admissionReviewVersions", versions, "must include at least one of v1, v1beta1"))
-        validate_match_conditions(hook.get("matchConditions") or [], f"{path}.matchConditions", errs)
+        if hook.get("matchConditions"):
+            # Accepted and never looked at, they would send a webhook what it is not meant to see.
+            text = "this server does not evaluate CEL expressions yet: match by rules, namespaceSelector and objectSelector"
+            errs.append(forbidden_field(f"{path}.matchConditions", text))
         if self.mutating:
             validate_enum(
                 hook.get("reinvocationPolicy"), ("Never", "IfNeeded"), f"{path}.reinvocationPolicy", errs, optional=True
