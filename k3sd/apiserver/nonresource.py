@@ -101,7 +101,7 @@ class NonResource:
                 await self._server.registry.backend.revision()
             except DatastoreError as error:
                 return str(error)
-            return ""
+            return self._server.registry.backend.problem if endpoint == "readyz" else ""
 
         async def started() -> str:
             return "" if self._server.ready else "start-up objects are being made"
