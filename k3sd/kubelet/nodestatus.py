@@ -287,6 +287,9 @@ class NodeStatus:
                 await asyncio.wait_for(self._check_now.wait(), wait)
             except TimeoutError:
                 pass
+            if not self.node["metadata"].get("uid"):
+                await self._register()
+                continue
             health = await self._check()
             if time.monotonic() - self._reported_at < REPORT_SECONDS and not self._is_changed(health):
                 continue
