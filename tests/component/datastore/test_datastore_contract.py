@@ -313,15 +313,15 @@ async def test_compaction_keeps_the_latest_revisions(store: Backend) -> None:
 
 async def test_leased_keys_expire(store: Backend) -> None:
     watch = store.watch(*ALL)
-    revision = await store.create(A, b"1", lease_seconds=1)
+    revision = await store.create(A, b"1", lease_seconds=2)
     kv = (await store.get(A))[1]
-    assert kv is not None and kv.lease_seconds == 1
-    renewed = await store.update(A, b"2", revision, lease_seconds=1)
+    assert kv is not None and kv.lease_seconds == 2
+    renewed = await store.update(A, b"2", revision, lease_seconds=2)
     events = await take(watch, 3)
     assert events[2].deleted and events[2].prev is not None and events[2].prev.revision == renewed
-    revision = await store.create(B, b"1", lease_seconds=1)
+    revision = await store.create(B, b"1", lease_seconds=2)
     await store.update(B, b"2", revision)
-    await store.create(A, b"again", lease_seconds=1)
+    await store.create(A, b"again", lease_seconds=2)
     assert [brief([e])[0][:2] for e in await take(watch, 4)][3] == ("DELETED", A)
     assert (await store.get(B))[1] is not None
 
@@ -329,7 +329,7 @@ async def test_leased_keys_expire(store: Backend) -> None:
 async def test_leases_survive_a_restart(harness: Harness, store: Backend) -> None:
     if not harness.durable:
         pytest.skip("nothing survives here")
-    await store.create(A, b"1", lease_seconds=1)
+    await store.create(A, b"1", lease_seconds=2)
     store = await harness.reopen(store)
     assert (await store.get(A))[1] is not None
     events = await take(store.watch(*ALL), 1)

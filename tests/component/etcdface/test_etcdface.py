@@ -221,8 +221,8 @@ async def test_compaction_cancels_old_watches(call: Call, backend: Backend, stre
 
 
 async def test_leases(call: Call, backend: Backend, channel: grpc.aio.Channel, stream: WatchStream) -> None:
-    lease = await call("Lease", "LeaseGrant", TTL=1)
-    assert lease.ID == lease.TTL == 1
+    lease = await call("Lease", "LeaseGrant", TTL=2)
+    assert lease.ID == lease.TTL == 2
     await stream.create(key=A)
     await call("KV", "Put", key=A, value=b"1", lease=lease.ID)
     keep = channel.stream_stream(
@@ -231,11 +231,11 @@ async def test_leases(call: Call, backend: Backend, channel: grpc.aio.Channel, s
         etcdrpc.LeaseKeepAliveResponse.FromString,
     )()
     for _ in range(4):
-        await asyncio.sleep(0.5)
-        await keep.write(etcdrpc.LeaseKeepAliveRequest(ID=1))
-        assert (await keep.read()).TTL == 1
+        await asyncio.sleep(0.7)
+        await keep.write(etcdrpc.LeaseKeepAliveRequest(ID=2))
+        assert (await keep.read()).TTL == 2
     assert (await backend.get(A.decode()))[1] is not None
-    assert (await stream.read()).events[0].kv.lease == 1
+    assert (await stream.read()).events[0].kv.lease == 2
     assert (await stream.read()).events[0].type == etcdrpc.DELETE
     keep.cancel()
 
