@@ -5,6 +5,7 @@ Upstream: ``pkg/registry/scheduling/rest`` (``AddSystemPriorityClasses``), ``con
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from k3sd.apimachinery import timefmt
@@ -21,8 +22,15 @@ if TYPE_CHECKING:
 
 async def make_system_objects(registry: Registry) -> None:
     """Idempotent: creates what is missing, leaves the rest alone."""
-    for obj in system_priority_classes():
-        await _ensure(registry, resources.PRIORITYCLASSES, obj)
+    # Together, so that they share a commit of the store.
+    await asyncio.gather(
+        *(_ensure(registry, resources.PRIORITYCLASSES, obj) for obj in system_priority_classes()),
+        _default_cidr(registry),
+        _publish_authentication(registry),
+    )
+
+
+async def _default_cidr(registry: Registry) -> None:
     cidrs = [c.strip() for c in registry.settings.service_cidr.split(",") if c.strip()]
     await _ensure(
         registry,
@@ -35,7 +43,6 @@ async def make_system_objects(registry: Registry) -> None:
         },
     )
     await _mark_ready(registry)
-    await _publish_authentication(registry)
 
 
 async def _publish_authentication(registry: Registry) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from k3sd.apimachinery.errors import forbidden, not_found
+from k3sd.apimachinery.errors import Obj, forbidden, not_found
 from k3sd.apimachinery.resource import Resource
 from k3sd.apis import resources
 from k3sd.apiserver.admission.plugin import Plugin
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from k3sd.apiserver.registry import Registry
 
 PROTECTED = ("default", "kube-system", "kube-public")
+_MAX_HELD = 256
 REVIEWS = ("localsubjectaccessreviews",)
 
 
@@ -26,6 +27,8 @@ class NamespaceLifecycle(Plugin):
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        # The cache parses an object again when nobody holds it: the namespaces in use are held.
+        self._held: dict[str, Obj] = {}
 
     def handles(self, resource: Resource, subresource: str, operation: str) -> bool:
         if resource is resources.NAMESPACES:
@@ -42,6 +45,9 @@ class NamespaceLifecycle(Plugin):
         namespace = self._registry.read(resources.NAMESPACES, ctx.namespace)
         if namespace is None:
             raise not_found("", "namespaces", ctx.namespace)
+        if len(self._held) >= _MAX_HELD:
+            self._held.clear()
+        self._held[ctx.namespace] = namespace
         if "deletionTimestamp" not in namespace["metadata"] and (namespace.get("status") or {}).get("phase") != "Terminating":
             return
         name = ctx.name or ((attrs.obj or {}).get("metadata") or {}).get("name", "")

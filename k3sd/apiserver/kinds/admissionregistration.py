@@ -186,8 +186,16 @@ def _validate_match_resources(match: Obj, path: str, errs: Errors, *, needs_rule
     validate_enum(match.get("matchPolicy"), ("Equivalent", "Exact"), f"{path}.matchPolicy", errs, optional=True)
 
 
+_NOT_ENFORCED = (
+    "this server keeps admission policies but does not evaluate them yet: nothing is admitted or refused because of it"
+)
+
+
 class _PolicyStrategy(Strategy):
     has_generation = True
+
+    def warnings(self, ctx: RequestContext, obj: Obj, old: Obj | None) -> list[str]:
+        return [_NOT_ENFORCED] if old is None else []
 
     def validate_create(self, ctx: RequestContext, obj: Obj) -> list[FieldError]:
         errs: Errors = []
@@ -270,6 +278,9 @@ class _PolicyBindingStrategy(Strategy):
     has_status = False
     has_generation = True
     has_actions = True
+
+    def warnings(self, ctx: RequestContext, obj: Obj, old: Obj | None) -> list[str]:
+        return [_NOT_ENFORCED] if old is None else []
 
     def validate_create(self, ctx: RequestContext, obj: Obj) -> list[FieldError]:
         errs: Errors = []
