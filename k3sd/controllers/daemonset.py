@@ -142,7 +142,7 @@ class DaemonSetController(Controller):
             raise error
         min_ready = int(owner["spec"].get("minReadySeconds") or 0)
         waits = [t for p in pods if is_active(p) and (t := available_in(p, min_ready, now))]
-        return earliest([again, *waits])
+        return earliest([again, self.expectations.overdue_in(key), *waits])
 
     async def _claim(self, owner: Obj, resource: Resource, selector: LabelSelector) -> list[Obj]:
         informer = self.pods if resource is resources.PODS else self.revisions

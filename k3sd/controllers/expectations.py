@@ -33,6 +33,12 @@ class Expectations:
             return True
         return asyncio.get_running_loop().time() - entry.since > TIMEOUT_SECONDS
 
+    def overdue_in(self, key: str) -> float | None:
+        """Seconds after which what is still expected counts as lost; None when nothing is expected."""
+        if self.satisfied(key):
+            return None
+        return self._entries[key].since + TIMEOUT_SECONDS - asyncio.get_running_loop().time() + 1.0
+
     def expect_creations(self, key: str, count: int) -> None:
         self._fresh(key).creations = count
 

@@ -44,7 +44,8 @@ def same_data(a: Obj, b: Obj) -> bool:
 
 
 def revision_hash(data: Any, collisions: int | None) -> str:
-    text = canonical(data) + ("" if collisions is None else str(collisions))
+    # A count of zero is written beside the first revision: it must not change the name.
+    text = canonical(data) + (str(collisions) if collisions else "")
     number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
     out = []
     for _ in range(10):

@@ -34,6 +34,7 @@ from k3sd.controllers.objects import (
 from k3sd.controllers.podcontrol import PodControl, claim, slow_start
 from k3sd.controllers.pods import (
     deletion_order,
+    earliest,
     is_finished,
     is_ready,
     name_prefix,
@@ -160,7 +161,7 @@ class JobController(Controller):
         await self._account(key, job, sync, status)
         if error is not None:
             raise error
-        return again
+        return earliest([again, self.expectations.overdue_in(key)])
 
     def _current(self, key: str) -> Obj | None:
         """The Job as of our own last write, when the cache has not caught up yet."""

@@ -172,7 +172,7 @@ class PodControl:
         try:
             await self._client.delete(resources.PODS, name_of(pod), namespace_of(pod), DeleteOptions(uid=uid_of(pod)))
         except StatusError as e:
-            if e.code == 404 or e.reason == "Conflict":
+            if e.code == 404:
                 return
             self._recorder.event(owner, "Warning", "FailedDelete", f"Error deleting: {e.message}")
             raise

@@ -165,9 +165,8 @@ class ReplicaSetController(Controller):
         if error is not None:
             raise error
         min_ready = int(owner["spec"].get("minReadySeconds") or 0)
-        if min_ready:
-            return earliest(t for p in active if (t := available_in(p, min_ready, self.ctx.clock())))
-        return None
+        waits = [t for p in active if (t := available_in(p, min_ready, self.ctx.clock()))] if min_ready else []
+        return earliest([*waits, self.expectations.overdue_in(key)])
 
     async def _claim(self, owner: Obj) -> list[Obj]:
         candidates = [

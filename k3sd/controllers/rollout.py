@@ -78,7 +78,7 @@ def max_unavailable(deployment: Obj) -> int:
 
 def template_hash(template: Obj, collisions: int | None) -> str:
     """The ``pod-template-hash`` of a template; ``collisions`` makes another one of it. Source: ``ComputeHash``."""
-    text = json.dumps(template, sort_keys=True, separators=(",", ":")) + ("" if collisions is None else str(collisions))
+    text = json.dumps(template, sort_keys=True, separators=(",", ":")) + (str(collisions) if collisions else "")
     number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
     out = []
     for _ in range(10):
