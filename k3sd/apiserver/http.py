@@ -291,6 +291,8 @@ class APIServer:
             return rendering.object_answer(ep, item, media, 201 if created else 200, warnings(ctx), include)
         options = delete_options(ctx, body, request.headers.get("Content-Type", ""), query)
         if verb == "deletecollection":
+            if resource.namespaced and not ctx.namespace:
+                raise NOT_ALLOWED
             selection = ListOptions.from_query(query, False)
             return rendering.list_answer(
                 await registry.delete_collection(ctx, options, selection), media, warnings(ctx), include

@@ -366,7 +366,7 @@ def _check_precondition(ep: Endpoint, ctx: RequestContext, revision: int, meta: 
     if not given or given == "0":
         if not ep.strategy.allow_unconditional_update:
             error = FieldError(
-                "FieldValueInvalid", "metadata.resourceVersion", "Invalid value: 0: must be specified for an update"
+                "FieldValueInvalid", "metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update"
             )
             raise invalid_object(resource.group, resource.kind, ctx.name, [error])
     elif parse_revision(given) != revision:

@@ -564,6 +564,8 @@ async def test_delete_collection(http: Http) -> None:
     assert [i["metadata"]["name"] for i in body["items"]] == ["a", "b"]
     _, _, left = await http("GET", CONFIGMAPS)
     assert [i["metadata"]["name"] for i in left["items"]] == ["c"]
+    status, _, body = await http("DELETE", "/api/v1/configmaps")
+    assert (status, body["reason"]) == (405, "MethodNotAllowed")
 
 
 async def test_tables(http: Http) -> None:
