@@ -114,6 +114,7 @@ def postgres() -> Iterator[Server]:
             capture_output=True,
         )
         command = [binary, "-D", str(data), "-k", str(path), "-c", "listen_addresses=", "-c", "max_connections=200"]
+        command += ["-c", "recovery_init_sync_method=syncfs"]  # quick recovery although every test has a database
         server = Server(f"postgres://postgres@/{{db}}?host={path}", path, command, "postgres")
         with running(server, [ready, "-h", str(path)]):
             yield server

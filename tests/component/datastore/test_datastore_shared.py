@@ -181,7 +181,7 @@ async def test_a_restart_of_the_server_is_survived(harness: Harness, pair: tuple
         assert one.problem
     finally:
         harness.server.start()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await one.create(f"{PREFIX}c", b"")
