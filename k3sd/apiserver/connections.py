@@ -186,8 +186,10 @@ class Connection(RequestHandler):
         await super().shutdown(timeout)
 
     def _process_keepalive(self) -> None:
-        idle = self._loop.time() - self._last_fast
-        if self._last_fast and idle < KEEPALIVE_SECONDS:
+        """Close when nothing was asked for long. aiohttp would look every second while a watch runs; this does not."""
+        busy = self._waiter is None or self._running is not None
+        idle = 0.0 if busy else self._loop.time() - self._last_fast
+        if not self._force_close and idle < KEEPALIVE_SECONDS:
             self._keepalive_handle = self._loop.call_later(KEEPALIVE_SECONDS - idle, self._process_keepalive)
             return
         super()._process_keepalive()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from k3sd.apiserver import connections
 from k3sd.apiserver.connections import Connection
 from tests.support.apiserver import TOKEN, TestServer
 
@@ -162,3 +163,32 @@ async def test_a_smuggled_request_line_in_a_cut_head_is_not_answered(wire: Wire)
     wire.send(get(CONFIGMAPS))
     status, body = await wire.answer()
     assert (status, body.get("major")) == (200, "1"), "the answer is that of the request whose head began first"
+
+
+async def test_idle_connections_are_closed_and_busy_ones_left_alone(
+    wire: Wire, server: TestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    original = Connection._process_keepalive
+
+    def count(self: Connection) -> None:
+        nonlocal looks
+        looks += 1
+        original(self)
+
+    monkeypatch.setattr(Connection, "_process_keepalive", count)
+    monkeypatch.setattr(connections, "KEEPALIVE_SECONDS", 0.3)
+    assert server.server._http is not None
+    server.server._http._kwargs["keepalive_timeout"] = 0.3
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", server.port, ssl=server.client_context(), server_hostname="localhost"
+    )
+    other = Wire(reader, writer)
+    other.send(get(CONFIGMAPS))
+    await other.answer()
+    other.send(get(CONFIGMAPS + "?watch=1&resourceVersion=0&timeoutSeconds=2"))
+    await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    assert await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 10), "the watch lives longer than an idle connection"
+    assert looks < 12, "nobody looks at a busy connection all the time"
+    assert await asyncio.wait_for(reader.read(), 10) == b"", "then it is idle and is closed"
+    writer.close()
