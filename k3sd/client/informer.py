@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -245,10 +245,6 @@ class Informer:
     def by_index(self, name: str, value: str) -> Collection[Obj]:
         """A live view of the objects that index ``name`` files under ``value``."""
         return self._indexes[name].get(value, {}).values()
-
-    def index_values(self, name: str) -> Mapping[str, Mapping[str, Obj]]:
-        """The whole index: value -> key -> object."""
-        return self._indexes[name]
 
     # -- shaping
 

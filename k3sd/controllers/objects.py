@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from k3sd.apimachinery.errors import Obj, StatusError
@@ -128,15 +128,6 @@ def scaled_value(value: int | str | None, total: int, *, round_up: bool) -> int:
             return percent
         return -(-percent * total // 100) if round_up else percent * total // 100
     return int(value)
-
-
-def owners(obj: Obj) -> Iterable[Obj]:
-    return obj["metadata"].get("ownerReferences") or ()
-
-
-def is_gone(error: StatusError) -> bool:
-    """The object is not there any more (404)."""
-    return error.code == 404
 
 
 def has_cause(error: StatusError, reason: str) -> bool:

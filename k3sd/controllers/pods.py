@@ -5,7 +5,7 @@ Source: ``pkg/controller/controller_utils.go``, ``pkg/api/v1/pod/util.go``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from k3sd.apimachinery import timefmt
@@ -113,8 +113,9 @@ def pods_to_delete(pods: Iterable[Obj], related: Iterable[Obj], count: int, now:
 
 
 def name_prefix(owner_name: str) -> str:
-    """``generateName`` for pods of an owner."""
-    return f"{owner_name}-"[:247] if len(owner_name) < 247 else owner_name[:247]
+    """``generateName`` for pods of an owner; without the dash when that would be too long for a name."""
+    prefix = f"{owner_name}-"
+    return prefix if len(prefix) <= 253 else owner_name
 
 
 def pod_from_template(template: Obj, owner: Obj, reference: Obj) -> Obj:
@@ -141,6 +142,3 @@ def template_labels(owner: Obj) -> Mapping[str, str]:
 def earliest(times: Iterable[float | None]) -> float | None:
     """The smallest of those that are not None."""
     return min((t for t in times if t is not None), default=None)
-
-
-PodPredicate = Callable[[Obj], bool]
