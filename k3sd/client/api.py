@@ -57,9 +57,7 @@ class Client(Protocol):
     ``ConnectionError`` or ``TimeoutError``.
     """
 
-    async def get(
-        self, resource: Resource, name: str, namespace: str | None = None, *, subresource: str = ""
-    ) -> Obj: ...
+    async def get(self, resource: Resource, name: str, namespace: str | None = None, *, subresource: str = "") -> Obj: ...
 
     async def list(
         self,
