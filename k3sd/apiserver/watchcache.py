@@ -462,7 +462,7 @@ class WatchCache:
         try:
             start, end, revision = self.root, prefix_end(self.root), 0
             while True:
-                page = await self.backend.list(start, end, limit=LIST_PAGE, revision=revision)
+                page = await self.backend.list(start, end, limit=LIST_PAGE, revision=revision, counted=False)
                 revision = page.revision
                 for kv in page.kvs:
                     self._route(kv.key).load(kv)

@@ -131,8 +131,11 @@ class Backend(Protocol):
     async def get(self, key: str, revision: int = 0) -> tuple[int, KeyValue | None]:
         """``(store revision, live value or None)``, at ``revision`` when > 0. Raises Compacted, FutureRevision."""
 
-    async def list(self, start: str, end: str, *, limit: int = 0, revision: int = 0, keys_only: bool = False) -> ListResult:
-        """Live keys with ``start <= key < end``. Raises Compacted, FutureRevision."""
+    async def list(
+        self, start: str, end: str, *, limit: int = 0, revision: int = 0, keys_only: bool = False, counted: bool = True
+    ) -> ListResult:
+        """Live keys with ``start <= key < end``. Without ``counted`` the count of a list that ``limit`` cut may be 0, which
+        spares reading the rest. Raises Compacted, FutureRevision."""
 
     async def count(self, start: str, end: str, *, revision: int = 0) -> tuple[int, int]:
         """``(store revision, number of live keys)``."""

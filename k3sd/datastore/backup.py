@@ -279,7 +279,7 @@ def _save_server(log: ServerLog, target: Path) -> tuple[int, int]:
 def _restore_server(path: Path, log: ServerLog) -> int:
     with _connected(log):
         log.open()
-        live = log.list("\0", mvcc.LAST_KEY, 2, log.current_revision(), True)
+        live = log.list("\0", mvcc.LAST_KEY, 2, log.current_revision(), True, False)
         if others := [kv.key for kv in live.kvs if kv.key != mvcc.HEALTH_KEY]:
             raise DatastoreError(
                 f"the {log.product} database at {log.where} holds keys already (such as {others[0]!r}); name an empty database"

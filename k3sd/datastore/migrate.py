@@ -122,7 +122,7 @@ async def _pages(store: Backend, *, keys_only: bool, revision: int = 0) -> Async
     """``(revision, keys)`` of the whole store at one revision, in key order, without internal keys."""
     start = "\0"
     while True:
-        page = await store.list(start, mvcc.LAST_KEY, limit=PAGE, revision=revision, keys_only=keys_only)
+        page = await store.list(start, mvcc.LAST_KEY, limit=PAGE, revision=revision, keys_only=keys_only, counted=False)
         revision = page.revision
         yield revision, [kv for kv in page.kvs if kv.key not in INTERNAL]
         if not page.more:

@@ -262,8 +262,10 @@ class SharedStore(LogStore):
         _, kv = await self._read(self._log.get, key, revision)
         return max(self._sequence.revision, kv.revision if kv else 0), kv
 
-    async def list(self, start: str, end: str, *, limit: int = 0, revision: int = 0, keys_only: bool = False) -> ListResult:
-        return await self._read(self._log.list, start, end, limit, await self._at(revision), keys_only)
+    async def list(
+        self, start: str, end: str, *, limit: int = 0, revision: int = 0, keys_only: bool = False, counted: bool = True
+    ) -> ListResult:
+        return await self._read(self._log.list, start, end, limit, await self._at(revision), keys_only, counted)
 
     async def count(self, start: str, end: str, *, revision: int = 0) -> tuple[int, int]:
         _, count = await self._read(self._log.count, start, end, await self._at(revision))

@@ -254,8 +254,10 @@ class LogStore:
     async def get(self, key: str, revision: int = 0) -> tuple[int, KeyValue | None]:
         return await self._read(self._log.get, key, revision)
 
-    async def list(self, start: str, end: str, *, limit: int = 0, revision: int = 0, keys_only: bool = False) -> ListResult:
-        return await self._read(self._log.list, start, end, limit, revision, keys_only)
+    async def list(
+        self, start: str, end: str, *, limit: int = 0, revision: int = 0, keys_only: bool = False, counted: bool = True
+    ) -> ListResult:
+        return await self._read(self._log.list, start, end, limit, revision, keys_only, counted)
 
     async def count(self, start: str, end: str, *, revision: int = 0) -> tuple[int, int]:
         return await self._read(self._log.count, start, end, revision)

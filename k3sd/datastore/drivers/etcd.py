@@ -352,7 +352,9 @@ class EtcdBackend:
         await self._learn_leases(answer.kvs)
         return answer.header.revision, self._kv(answer.kvs[0]) if answer.kvs else None
 
-    async def list(self, start: str, end: str, *, limit: int = 0, revision: int = 0, keys_only: bool = False) -> ListResult:
+    async def list(
+        self, start: str, end: str, *, limit: int = 0, revision: int = 0, keys_only: bool = False, counted: bool = True
+    ) -> ListResult:
         answer = await self._range(start.encode(), etcdrpc.range_end(end), revision, limit=limit, keys_only=keys_only)
         at = revision or answer.header.revision
         await self._seen(at)

@@ -104,7 +104,7 @@ class MemoryLog:
             return self._revision, None
         return self._revision, self._at(key, revision or self._revision)
 
-    def list(self, start: str, end: str, limit: int, revision: int, keys_only: bool) -> ListResult:
+    def list(self, start: str, end: str, limit: int, revision: int, keys_only: bool, counted: bool) -> ListResult:
         mvcc.check_revision(revision, self._revision, self.compact_revision)
         at = revision or self._revision
         names = self._names[bisect_left(self._names, start) : bisect_left(self._names, end)]
@@ -115,7 +115,7 @@ class MemoryLog:
         return ListResult(at, kvs, len(kvs) < len(found), len(found))
 
     def count(self, start: str, end: str, revision: int) -> tuple[int, int]:
-        result = self.list(start, end, 0, revision, False)
+        result = self.list(start, end, 0, revision, False, True)
         return self._revision, result.count
 
     def history(self, start: str, end: str, after: int, upto: int, limit: int) -> tuple[Sequence[Event], int]:

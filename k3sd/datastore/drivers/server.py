@@ -414,12 +414,14 @@ class ServerLog:
             return 0, None
         return 0, sql.key_value(*rows[0][:6])
 
-    def list(self, start: str, end: str, limit: int, revision: int, keys_only: bool) -> ListResult:
+    def list(self, start: str, end: str, limit: int, revision: int, keys_only: bool, counted: bool) -> ListResult:
         start, end = self.bound(start), self.bound(end)
         wanted = limit + 1 if limit else sql.UNLIMITED
         rows = self._retried(sql.LIST_KEYS if keys_only else sql.LIST, (start, end, revision, revision, wanted))
         more = bool(limit) and len(rows) > limit
-        count = self._retried(sql.COUNT, (start, end, revision, revision))[0][0] if more else len(rows)
+        count = len(rows)
+        if more:
+            count = self._retried(sql.COUNT, (start, end, revision, revision))[0][0] if counted else 0
         self._checked(revision)
         if more:
             rows.pop()

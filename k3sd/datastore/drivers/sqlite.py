@@ -412,13 +412,15 @@ class SqliteLog:
             return current, None
         return current, sql.key_value(*row[:6])
 
-    def list(self, start: str, end: str, limit: int, revision: int, keys_only: bool) -> ListResult:
+    def list(self, start: str, end: str, limit: int, revision: int, keys_only: bool, counted: bool) -> ListResult:
         with self._snapshot(revision) as (db, current):
             at = revision or current
             wanted = limit + 1 if limit else sql.UNLIMITED
             rows = db.execute(sql.LIST_KEYS if keys_only else sql.LIST, (start, end, at, at, wanted)).fetchall()
             more = bool(limit) and len(rows) > limit
-            count = db.execute(sql.COUNT, (start, end, at, at)).fetchone()[0] if more else len(rows)
+            count = len(rows)
+            if more:
+                count = db.execute(sql.COUNT, (start, end, at, at)).fetchone()[0] if counted else 0
         if more:
             rows.pop()
         return ListResult(at, [sql.key_value(*row) for row in rows], more, count)
