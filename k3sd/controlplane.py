@@ -125,9 +125,16 @@ async def _controllers(client: Client, informers: InformerFactory, settings: Set
 
 
 async def _scheduler(client: Client, informers: InformerFactory, settings: Settings) -> None:
+    from k3sd.client.leaderelection import is_shared, run_elected
     from k3sd.scheduler.scheduler import Scheduler
 
-    await Scheduler(client, informers, settings).run()
+    async def work() -> None:
+        await Scheduler(client, informers, settings).run()
+
+    if is_shared(settings.datastore_endpoint):
+        await run_elected(client, "kube-scheduler", settings.node_name, work)
+    else:
+        await work()
 
 
 if __name__ == "__main__":

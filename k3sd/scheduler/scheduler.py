@@ -44,8 +44,10 @@ class Scheduler:
         self._bindings: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        self._nodes.add_handler(self._node_set, lambda old, new: self._node_changed(old, new), self._node_gone)
-        self._pods.add_handler(self._pod_added, self._pod_updated, self._pod_gone)
+        handlers = [
+            self._nodes.add_handler(self._node_set, self._node_changed, self._node_gone),
+            self._pods.add_handler(self._pod_added, self._pod_updated, self._pod_gone),
+        ]
         for informer in (self._pods, self._nodes, self._budgets):
             informer.start()
             await informer.wait_synced()
@@ -53,6 +55,8 @@ class Scheduler:
             while True:
                 await self._one(await self._queue.pop())
         finally:
+            for remove in handlers:
+                remove()
             self._queue.close()
             for task in self._bindings:
                 task.cancel()

@@ -227,10 +227,14 @@ def _validate_request(text: str, errs: Errors) -> set[str]:
 
 
 class ApprovalHandler(ObjectHandler):
-    """``/approval``: only the conditions are taken, and only from who may approve for the signer."""
+    """``/approval``: only the conditions, labels and annotations are taken, and only from who may approve for the signer."""
 
     def merge(self, current: Obj, body: Obj) -> Obj:
         new: Obj = clone(current)
+        for name in ("labels", "annotations"):
+            new["metadata"].pop(name, None)
+            if value := (body.get("metadata") or {}).get(name):
+                new["metadata"][name] = dict(value)
         new["status"] = {**(new.get("status") or {}), "conditions": clone((body.get("status") or {}).get("conditions") or [])}
         return new
 
