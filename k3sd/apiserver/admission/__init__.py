@@ -24,6 +24,7 @@ def build_chain(registry: Registry, settings: Settings) -> Sequence[AdmissionPlu
     from k3sd.apiserver.admission.noderestriction import NodeRestriction
     from k3sd.apiserver.admission.pods import DefaultTolerationSeconds, PodPriority, RuntimeClass, TaintNodesByCondition
     from k3sd.apiserver.admission.podsecurity import PodSecurity
+    from k3sd.apiserver.admission.policies import ValidatingAdmissionPolicy
     from k3sd.apiserver.admission.quota import ResourceQuota
     from k3sd.apiserver.admission.serviceaccount import ServiceAccount
     from k3sd.apiserver.admission.storage import (
@@ -50,6 +51,7 @@ def build_chain(registry: Registry, settings: Settings) -> Sequence[AdmissionPlu
         RuntimeClass(registry),
         DefaultIngressClass(registry),
         MutatingAdmissionWebhook(registry, caller),
+        ValidatingAdmissionPolicy(registry),
         ValidatingAdmissionWebhook(registry, caller),
         ResourceQuota(registry),
     ]

@@ -9,12 +9,14 @@ import base64
 import binascii
 import json
 import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from k3sd.apimachinery.errors import Obj, StatusError, internal
 from k3sd.apimachinery.resource import Resource
 from k3sd.apimachinery.selectors import LabelSelector, label_selector_from
 from k3sd.apiserver.request import Attributes
+from k3sd.lib.cel import CompileError, EvaluationError, Program, compile_expression
 
 OPTIONS_KINDS = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}
 
@@ -24,6 +26,7 @@ class Hook:
 
     __slots__ = (
         "client",
+        "conditions",
         "dry_run_safe",
         "fails_closed",
         "name",
@@ -44,6 +47,11 @@ class Hook:
         self.reinvokes = hook.get("reinvocationPolicy") == "IfNeeded"
         self.namespaces = _selector(hook.get("namespaceSelector"))
         self.objects = _selector(hook.get("objectSelector"))
+        try:
+            self.conditions = compile_conditions(hook.get("matchConditions") or (), CONDITION_NAMES)
+        except CompileError:
+            # Another server let in what this one cannot read: the webhook is asked once too often rather than bypassed.
+            self.conditions = []
 
     def concerns(self, resource: Resource, subresource: str, operation: str, namespace: str) -> bool:
         return any(rule_matches(rule, resource, subresource, operation, namespace) for rule in self.rules)
@@ -71,6 +79,31 @@ def rule_matches(rule: Obj, resource: Resource, subresource: str, operation: str
         if plural in ("*", resource.plural) and sub in ("*", subresource):
             return True
     return False
+
+
+CONDITION_NAMES = ("object", "oldObject", "request")
+"""Variables of a webhook's match conditions."""
+
+
+def conditions_match(conditions: Sequence[Program], variables: Mapping[str, Any]) -> bool:
+    """``matchconditions.Matcher``: a condition that is false decides; otherwise an error does. Raises EvaluationError."""
+    failed: EvaluationError | None = None
+    for condition in conditions:
+        try:
+            value = condition.evaluate(variables)
+        except EvaluationError as error:
+            failed = failed or error
+            continue
+        if value is not True:
+            return False
+    if failed is not None:
+        raise failed
+    return True
+
+
+def compile_conditions(conditions: Sequence[Obj], names: Sequence[str]) -> list[Program]:
+    """Stored conditions have been compiled before; raises CompileError for what an older server let in."""
+    return [compile_expression(c.get("expression", ""), names) for c in conditions]
 
 
 class Question(NamedTuple):
@@ -167,6 +200,10 @@ def denial(name: str, status: Obj) -> StatusError:
 
 def call_error(name: str, error: CallFailed) -> StatusError:
     return internal(f'failed calling webhook "{name}": failed to call webhook: {error}')
+
+
+def condition_error(name: str, error: EvaluationError) -> StatusError:
+    return internal(f'failed calling webhook "{name}": match conditions could not be evaluated: {error}')
 
 
 def dry_run_refusal(name: str) -> StatusError:

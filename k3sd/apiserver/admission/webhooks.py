@@ -31,12 +31,13 @@ from k3sd.apiserver.admission.webhookrules import CallFailed, Hook, Verdict
 from k3sd.apiserver.follow import follow
 from k3sd.apiserver.kinds.reviews import user_obj
 from k3sd.apiserver.request import Attributes
+from k3sd.lib.cel import EvaluationError
 
 if TYPE_CHECKING:
     from k3sd.apiserver.registry import Registry
 
 MAX_ANSWER_BYTES = 3 << 20
-_EXEMPT = frozenset(
+EXEMPT = frozenset(
     (
         resources.MUTATINGWEBHOOKCONFIGURATIONS,
         resources.VALIDATINGWEBHOOKCONFIGURATIONS,
@@ -149,7 +150,7 @@ class _Webhooks(Plugin):
         self._following = False
 
     def handles(self, resource: Resource, subresource: str, operation: str) -> bool:
-        return resource not in _EXEMPT
+        return resource not in EXEMPT
 
     @property
     def _idle(self) -> bool:
@@ -179,9 +180,24 @@ class _Webhooks(Plugin):
                     continue
                 if not self._selected(hook, attrs):
                     continue
+                if not self._conditions_hold(hook, attrs):
+                    continue
                 if ctx.dry_run and not hook.dry_run_safe:
                     raise webhookrules.dry_run_refusal(hook.name)
                 yield hook
+
+    @staticmethod
+    def _conditions_hold(hook: Hook, attrs: Attributes) -> bool:
+        if not hook.conditions:
+            return True
+        request = webhookrules.build_question(attrs, user_obj(attrs.ctx.user)).review["request"]
+        variables = {"object": attrs.obj, "oldObject": attrs.old, "request": request}
+        try:
+            return webhookrules.conditions_match(hook.conditions, variables)
+        except EvaluationError as error:
+            if hook.fails_closed:
+                raise webhookrules.condition_error(hook.name, error) from error
+            return False
 
     def _selected(self, hook: Hook, attrs: Attributes) -> bool:
         ctx = attrs.ctx

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from k3sd.apimachinery import validation as names
-from k3sd.apimachinery.errors import FieldError, Obj, duplicate, forbidden_field, invalid, not_supported, required
+from k3sd.apimachinery.errors import FieldError, Obj, duplicate, invalid, not_supported, required
 from k3sd.apis import resources
 from k3sd.apiserver.kinds import strategy
 from k3sd.apiserver.kinds.rules import (
@@ -20,9 +20,11 @@ from k3sd.apiserver.kinds.rules import (
 )
 from k3sd.apiserver.request import RequestContext
 from k3sd.apiserver.strategy import Strategy
+from k3sd.lib.cel import CompileError, compile_expression
 
 OPERATIONS = ("*", "CREATE", "UPDATE", "DELETE", "CONNECT")
 _MAX_MATCH_CONDITIONS = 64
+WEBHOOK_NAMES = ("object", "oldObject", "request")
 
 
 def validate_client_config(config: Obj, path: str, errs: Errors) -> None:
@@ -90,8 +92,16 @@ def validate_rule(rule: Obj, path: str, errs: Errors) -> None:
         errs.append(not_supported(f"{path}.scope", scope, ["*", "Cluster", "Namespaced"]))
 
 
-def validate_match_conditions(conditions: Sequence[Obj], path: str, errs: Errors) -> None:
-    """Names and presence; whether an expression compiles is the CEL evaluator's to say."""
+def validate_expression(text: str, path: str, known: Sequence[str], errs: Errors) -> None:
+    """An expression must compile against the variables it may use."""
+    try:
+        compile_expression(text, known)
+    except CompileError as error:
+        errs.append(invalid(path, text, f"compilation failed: ERROR: <input>:1:1: {error}"))
+
+
+def validate_match_conditions(conditions: Sequence[Obj], path: str, known: Sequence[str], errs: Errors) -> None:
+    """Names unique, expressions that compile."""
     if len(conditions) > _MAX_MATCH_CONDITIONS:
         errs.append(
             FieldError(
@@ -103,6 +113,8 @@ def validate_match_conditions(conditions: Sequence[Obj], path: str, errs: Errors
         name = condition.get("name", "")
         if not (condition.get("expression") or "").strip():
             errs.append(required(f"{path}[{i}].expression"))
+        else:
+            validate_expression(condition["expression"], f"{path}[{i}].expression", known, errs)
         if not name:
             errs.append(required(f"{path}[{i}].name"))
         else:
@@ -154,10 +166,7 @@ class _WebhookStrategy(Strategy):
             errs.append(required(f"{path}.admissionReviewVersions", "must specify one of v1, v1beta1"))
         elif not {"v1", "v1beta1"} & set(versions):
             errs.append(invalid(f"{path}.admissionReviewVersions", versions, "must include at least one of v1, v1beta1"))
-        if hook.get("matchConditions"):
-            # Accepted and never looked at, they would send a webhook what it is not meant to see.
-            text = "this server does not evaluate CEL expressions yet: match by rules, namespaceSelector and objectSelector"
-            errs.append(forbidden_field(f"{path}.matchConditions", text))
+        validate_match_conditions(hook.get("matchConditions") or [], f"{path}.matchConditions", WEBHOOK_NAMES, errs)
         if self.mutating:
             validate_enum(
                 hook.get("reinvocationPolicy"), ("Never", "IfNeeded"), f"{path}.reinvocationPolicy", errs, optional=True
@@ -186,16 +195,14 @@ def _validate_match_resources(match: Obj, path: str, errs: Errors, *, needs_rule
     validate_enum(match.get("matchPolicy"), ("Equivalent", "Exact"), f"{path}.matchPolicy", errs, optional=True)
 
 
-_NOT_ENFORCED = (
-    "this server keeps admission policies but does not evaluate them yet: nothing is admitted or refused because of it"
-)
+def policy_names(spec: Obj) -> tuple[str, ...]:
+    """Variables of a policy's expressions, but for its own."""
+    names = ("object", "oldObject", "request", "namespaceObject")
+    return (*names, "params") if spec.get("paramKind") else names
 
 
 class _PolicyStrategy(Strategy):
     has_generation = True
-
-    def warnings(self, ctx: RequestContext, obj: Obj, old: Obj | None) -> list[str]:
-        return [_NOT_ENFORCED] if old is None else []
 
     def validate_create(self, ctx: RequestContext, obj: Obj) -> list[FieldError]:
         errs: Errors = []
@@ -211,7 +218,8 @@ class _PolicyStrategy(Strategy):
                 if not kind.get(key):
                     errs.append(required(f"spec.paramKind.{key}"))
         validate_enum(spec.get("failurePolicy"), ("Fail", "Ignore"), "spec.failurePolicy", errs)
-        validate_match_conditions(spec.get("matchConditions") or [], "spec.matchConditions", errs)
+        known = policy_names(spec)
+        validate_match_conditions(spec.get("matchConditions") or [], "spec.matchConditions", known, errs)
         seen: set[str] = set()
         for i, variable in enumerate(spec.get("variables") or []):
             path, name = f"spec.variables[{i}]", variable.get("name", "")
@@ -224,6 +232,8 @@ class _PolicyStrategy(Strategy):
             seen.add(name)
             if not (variable.get("expression") or "").strip():
                 errs.append(required(f"{path}.expression", "expression is not specified"))
+            else:
+                validate_expression(variable["expression"], f"{path}.expression", (*known, "variables"), errs)
         self.validate_actions(spec, errs)
         return errs
 
@@ -244,6 +254,11 @@ class ValidatingPolicyStrategy(_PolicyStrategy):
             path = f"spec.validations[{i}]"
             if not (item.get("expression") or "").strip():
                 errs.append(required(f"{path}.expression", "expression is not specified"))
+            else:
+                validate_expression(item["expression"], f"{path}.expression", (*policy_names(spec), "variables"), errs)
+            if (item.get("messageExpression") or "").strip():
+                where = f"{path}.messageExpression"
+                validate_expression(item["messageExpression"], where, (*policy_names(spec), "variables"), errs)
             if "message" in item and item["message"] and not item["message"].strip():
                 errs.append(invalid(f"{path}.message", item["message"], "message must be non-empty if specified"))
             elif "\n" in (item.get("message") or ""):
@@ -278,9 +293,6 @@ class _PolicyBindingStrategy(Strategy):
     has_status = False
     has_generation = True
     has_actions = True
-
-    def warnings(self, ctx: RequestContext, obj: Obj, old: Obj | None) -> list[str]:
-        return [_NOT_ENFORCED] if old is None else []
 
     def validate_create(self, ctx: RequestContext, obj: Obj) -> list[FieldError]:
         errs: Errors = []
@@ -330,3 +342,7 @@ class ValidatingPolicyBindingStrategy(_PolicyBindingStrategy):
 @strategy(resources.MUTATINGADMISSIONPOLICYBINDINGS)
 class MutatingPolicyBindingStrategy(_PolicyBindingStrategy):
     has_actions = False
+
+    def warnings(self, ctx: RequestContext, obj: Obj, old: Obj | None) -> list[str]:
+        text = "this server keeps mutating admission policies but does not apply them yet: nothing is changed because of it"
+        return [text] if old is None else []

@@ -271,3 +271,19 @@ async def test_dry_run_needs_a_hook_without_side_effects(hook: Hook) -> None:
 def test_rules(rule: dict[str, Any], row: Any, sub: str, matches: bool) -> None:
     rule = {"operations": ["CREATE"], "apiGroups": ["*"], "apiVersions": ["*"], **rule}
     assert rule_matches(rule, row, sub, "CREATE", "default" if row.namespaced else "") is matches
+
+
+@pytest.mark.parametrize(("expression", "asked"), [("object.metadata.name == 'c'", 1), ("request.operation == 'DELETE'", 0)])
+async def test_match_conditions(hook: Hook, expression: str, asked: int) -> None:
+    await hook.register(matchConditions=[{"name": "only", "expression": expression}])
+    await hook.config_map()
+    assert len(hook.requests) == asked
+
+
+async def test_match_conditions_must_compile_and_fail_closed(hook: Hook) -> None:
+    with pytest.raises(StatusError, match="compilation failed"):
+        await hook.register(matchConditions=[{"name": "only", "expression": "object."}])
+    await hook.register(matchConditions=[{"name": "only", "expression": "object.nope == 1"}])
+    with pytest.raises(StatusError, match="match conditions could not be evaluated"):
+        await hook.config_map()
+    assert hook.requests == []

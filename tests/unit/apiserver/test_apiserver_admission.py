@@ -287,4 +287,10 @@ def test_node_labels(label: str, allowed: bool) -> None:
 def test_config_maps_meet_only_the_cheap_plugins() -> None:
     chain = build_chain(FakeRegistry(), Settings())  # type: ignore[arg-type]
     names = [p.name for p in chain if p.handles(resources.CONFIGMAPS, "", "CREATE")]
-    assert names == ["NamespaceLifecycle", "MutatingAdmissionWebhook", "ValidatingAdmissionWebhook", "ResourceQuota"]
+    assert names == [
+        "NamespaceLifecycle",
+        "MutatingAdmissionWebhook",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionWebhook",
+        "ResourceQuota",
+    ]
