@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import urllib.request
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +21,7 @@ WEB = str(ROOT / "docs/examples/web/web.yaml")
 def k(server: Server, kubectl_program: str) -> Iterator[Server]:
     """The server, spoken to with one kubectl in a fresh namespace."""
     server.kubectl_program = kubectl_program
-    name = "t" + re.sub(r"\W", "", kubectl_program)[-8:].lower() + str(id(object()))[-5:]
+    name = f"t-{uuid.uuid4().hex[:8]}"
     server.kubectl("create", "namespace", name)
     server.kubectl("config", "set-context", "--current", "--namespace", name)
     yield server
@@ -147,7 +147,8 @@ def test_change_and_ask(k: Server) -> None:
     assert denied.strip().startswith("no")
     assert "replicas" in k.kubectl("explain", "deployment.spec")
     assert re.search(r"deployments\s+deploy\s+apps/v1\s+true\s+Deployment", k.kubectl("api-resources"))
-    assert "unchanged" in k.kubectl("apply", "-f", WEB) or True
+    assert "deployment.apps/web configured" in k.kubectl("apply", "-f", WEB)
+    assert "deployment.apps/web unchanged" in k.kubectl("apply", "-f", WEB)
     k.kubectl("delete", "-f", WEB)
     wait_for(lambda: not k.get("pods")["items"], 60)
 
@@ -205,8 +206,6 @@ def test_token_opens_the_api(k: Server) -> None:
     token = k.kubectl("create", "token", "default", check=False).strip() or "unsupported"
     if token == "unsupported":
         pytest.skip("this kubectl has no `create token`")
-    request = urllib.request.Request("https://127.0.0.1:6443/version", headers={"Authorization": f"Bearer {token}"})
-    assert request.get_header("Authorization") == f"Bearer {token}"
     code = k.machine.run(
         [
             "curl",
