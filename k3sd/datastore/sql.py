@@ -43,7 +43,11 @@ AND k.id = (SELECT MAX(n.id) FROM kine n WHERE n.name = k.name AND n.id <= ?)"""
 
 LIST = f"SELECT k.name, k.value, k.id, k.created, k.create_revision, k.lease {_LIVE} ORDER BY k.name LIMIT ?"
 LIST_KEYS = f"SELECT k.name, NULL, k.id, k.created, k.create_revision, k.lease {_LIVE} ORDER BY k.name LIMIT ?"
-COUNT = f"SELECT COUNT(*) {_LIVE}"
+COUNT = f"""
+SELECT COUNT(*) FROM (SELECT MAX(k.id) AS id FROM kine k
+WHERE k.name >= ? AND k.name < ? AND k.id <= ? AND k.name != '{mvcc.COMPACT_KEY}' GROUP BY k.name) m
+JOIN kine l ON l.id = m.id WHERE l.deleted = 0"""
+"""The same, counted from indexes alone."""
 
 HISTORY = f"""
 SELECT k.name, k.created, k.deleted, k.create_revision, k.prev_revision, k.lease, k.value, k.old_value, k.id,

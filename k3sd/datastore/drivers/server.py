@@ -421,14 +421,14 @@ class ServerLog:
         more = bool(limit) and len(rows) > limit
         count = len(rows)
         if more:
-            count = self._retried(sql.COUNT, (start, end, revision, revision))[0][0] if counted else 0
+            count = self._retried(sql.COUNT, (start, end, revision))[0][0] if counted else 0
         self._checked(revision)
         if more:
             rows.pop()
         return ListResult(revision, [sql.key_value(*row) for row in rows], more, count)
 
     def count(self, start: str, end: str, revision: int) -> tuple[int, int]:
-        rows = self._retried(sql.COUNT, (self.bound(start), self.bound(end), revision, revision))
+        rows = self._retried(sql.COUNT, (self.bound(start), self.bound(end), revision))
         self._checked(revision)
         return 0, rows[0][0]
 

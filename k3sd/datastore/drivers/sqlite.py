@@ -420,7 +420,7 @@ class SqliteLog:
             more = bool(limit) and len(rows) > limit
             count = len(rows)
             if more:
-                count = db.execute(sql.COUNT, (start, end, at, at)).fetchone()[0] if counted else 0
+                count = db.execute(sql.COUNT, (start, end, at)).fetchone()[0] if counted else 0
         if more:
             rows.pop()
         return ListResult(at, [sql.key_value(*row) for row in rows], more, count)
@@ -428,7 +428,7 @@ class SqliteLog:
     def count(self, start: str, end: str, revision: int) -> tuple[int, int]:
         with self._snapshot(revision) as (db, current):
             at = revision or current
-            return current, db.execute(sql.COUNT, (start, end, at, at)).fetchone()[0]
+            return current, db.execute(sql.COUNT, (start, end, at)).fetchone()[0]
 
     def history(self, start: str, end: str, after: int, upto: int, limit: int) -> tuple[Sequence[Event], int]:
         with self._snapshot(0) as (db, _):
