@@ -99,12 +99,12 @@ async def stores(endpoint: str, data_dir: Path, n: int = 2) -> AsyncIterator[lis
             await store.stop()
 
 
-async def run(backends: list[Backend], fault: Callable[[], Awaitable[None]]) -> History:
+async def run(backends: list[Backend], fault: Callable[[], Awaitable[None]], seconds: float = SECONDS) -> History:
     """Clients on all backends while ``fault`` is repeated, then the checks."""
     history = History()
     start = await backends[0].revision() + 1
     history.logs = [[] for _ in backends]
-    until = time.monotonic() + SECONDS
+    until = time.monotonic() + seconds
     watches = [asyncio.create_task(follow(b, history, log, start)) for b, log in zip(backends, history.logs, strict=True)]
     clients = [
         asyncio.create_task(client(backends[i % len(backends)], history, KEYS, random.Random(SEED + i), until))
@@ -220,18 +220,23 @@ async def test_a_disk_that_fills_and_empties(tmp_path: Path, report: Report) -> 
     try:
         full = 0
 
-        async def fill() -> None:
-            nonlocal full
-            with contextlib.suppress(OSError), open(disk / "ballast", "wb") as file:
-                while True:
-                    file.write(bytes(4096))
-                    file.flush()
-            full += 1
-            await asyncio.sleep(0.3)
-            (disk / "ballast").unlink()
-
         async with stores("", disk, 1) as backends:
-            history = await run(backends, fill)
+
+            async def fill() -> None:
+                """Until a write was refused: the log may have room of its own for a while."""
+                nonlocal full
+                with contextlib.suppress(OSError), open(disk / "ballast", "wb") as file:
+                    while True:
+                        file.write(bytes(4096))
+                        file.flush()
+                deadline = time.monotonic() + 5
+                while not backends[0].problem and time.monotonic() < deadline:  # noqa: ASYNC110 - a plain attribute
+                    await asyncio.sleep(0.01)
+                full += bool(backends[0].problem)
+                await asyncio.sleep(0.1)
+                (disk / "ballast").unlink()
+
+            history = await run(backends, fill, SECONDS + 3)
         assert full and any(op.outcome == "unknown" for op in history.ops)
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
