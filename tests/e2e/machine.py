@@ -155,3 +155,12 @@ def start(root: Path, console: Path, boot: bool = True) -> Iterator[Machine]:
         except subprocess.TimeoutExpired:
             nspawn.kill()
             nspawn.wait()
+        remove_cgroups(f"k3sd-test-{os.getpid()}")
+
+
+def remove_cgroups(name: str) -> None:
+    """What ``_OWN_CGROUPS`` made, with everything the machine made below."""
+    for top in (*Path("/sys/fs/cgroup").glob(name), *Path("/sys/fs/cgroup").glob(f"*/{name}")):
+        for directory, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
