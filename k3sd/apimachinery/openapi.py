@@ -32,8 +32,8 @@ _SCALARS: dict[str, Obj] = {
 }
 _EVERYWHERE = ("DeleteOptions", "WatchEvent")
 """Types that belong to every group version."""
-_COMMON = {
-    "apiVersion": "Version of the schema this object is written in, such as v1 or apps/v1.",
+COMMON = {
+    "apiVersion": "APIVersion defines the version of the schema this object is written in, such as v1 or apps/v1.",
     "kind": "The kind of this object, in CamelCase. It cannot be changed.",
     "metadata": "Standard metadata of the object.",
     "spec": "What is wanted.",
@@ -114,7 +114,7 @@ def definition(type_: Type, kinds: Sequence[Obj], v3: bool) -> Obj:
         out["type"] = "object"
         if type_.fields:
             out["properties"] = {
-                field.name: _property(field, texts.get(field.name) or _COMMON.get(field.name, ""), v3)
+                field.name: _property(field, texts.get(field.name) or COMMON.get(field.name, ""), v3)
                 for field in sorted(type_.fields.values(), key=lambda f: f.name)
             }
         if required := sorted(f.name for f in type_.fields.values() if f.required):

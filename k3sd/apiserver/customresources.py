@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from k3sd.apimachinery import custom, timefmt
 from k3sd.apimachinery.errors import FieldError, Obj, StatusError
+from k3sd.apimachinery.openapi import COMMON
 from k3sd.apimachinery.resource import Resource, Subresource
 from k3sd.apis import columns, resources
 from k3sd.apiserver import storage
@@ -283,11 +284,12 @@ def published(row: Resource, schema: Obj | None, v3: bool) -> Iterator[tuple[str
     kind = {"group": row.group, "version": row.version, "kind": row.kind}
     body = dict(schema or {"type": "object"})
     if not v3:
-        body = _v2(body)
-    if schema and schema.get("properties"):
+        # Version 2 cannot say "anything goes" at the top: upstream publishes such a kind without its schema.
+        body = {"type": "object"} if body.get("x-kubernetes-preserve-unknown-fields") else _v2(body)
+    if body.get("properties"):
         head = {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
+            "apiVersion": {"type": "string", "description": COMMON["apiVersion"]},
+            "kind": {"type": "string", "description": COMMON["kind"]},
             "metadata": {"$ref": f"{base}{_META}.ObjectMeta"},
         }
         body["properties"] = {**body.get("properties", {}), **head}

@@ -134,7 +134,6 @@ class ServiceStrategy(Strategy):
                 validate_ip(entry["ip"], f"{path}.ip", errs)
             if entry.get("hostname"):
                 validate_names(names.dns1123_subdomain, entry["hostname"], f"{path}.hostname", errs)
-        errs += names.validate_conditions((new.get("status") or {}).get("conditions"), "status.conditions")
         return errs
 
     def prepare_status(self, ctx: RequestContext, new: Obj, old: Obj) -> None:
