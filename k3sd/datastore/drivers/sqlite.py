@@ -32,6 +32,8 @@ CHECKPOINT_BYTES = 8 << 20
 """Of log, estimated at 4 pages a transaction and 4 a row (each index takes one)."""
 WAL_LIMIT_BYTES = 64 << 20
 STEP_SECONDS = 0.005
+MAX_STEP = 256
+"""Revisions compacted in one transaction; more would make its commit long."""
 QUICK_CHECK_BYTES = 64 << 20
 """Larger files are not checked at start after a crash; ``k3sd datastore check`` does it."""
 VACUUM_PAGES = 256
@@ -352,7 +354,7 @@ class SqliteLog:
                     del self._heads[name]
             if took > STEP_SECONDS and self._step > 16:
                 self._step //= 2
-            elif took < STEP_SECONDS / 3 and self._step < 1024:
+            elif took < STEP_SECONDS / 3 and self._step < MAX_STEP:
                 self._step *= 2
             if high == target:
                 self._shrink(db)
