@@ -35,7 +35,7 @@ _EVERYWHERE = ("DeleteOptions", "WatchEvent")
 COMMON = {
     "apiVersion": "APIVersion defines the version of the schema this object is written in, such as v1 or apps/v1.",
     "kind": "The kind of this object, in CamelCase. It cannot be changed.",
-    "metadata": "Standard metadata of the object.",
+    "metadata": "Standard object's metadata: name, namespace, labels and what the system keeps.",
     "spec": "What is wanted.",
     "status": "What was last observed. Written by the system.",
     "items": "The objects of the list.",

@@ -116,7 +116,7 @@ ObjectMeta # Metadata that every object has.
   uid 5 string # Identifies the object for ever.
   resourceVersion 6 string # Changes with each write. Opaque.
   generation 7 int64 # Counts changes of what is wanted.
-  creationTimestamp 8 Time omitzero # When the object was created. Set by the system.
+  creationTimestamp 8 Time omitzero # CreationTimestamp is a timestamp: when the object was created.
   deletionTimestamp 9 *Time # When the object is to be gone. Set when it is deleted.
   deletionGracePeriodSeconds 10 *int64 # Seconds the object is given to end.
   labels 11 {}string # Facts by key, for selecting.
