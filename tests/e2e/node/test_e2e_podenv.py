@@ -161,7 +161,9 @@ def test_the_kubelet_asks_the_api_server_who_may(k: Server) -> None:
     k.kubectl("create", "clusterrole", "reads-metrics", "--verb=get", "--resource=nodes/metrics")
     k.kubectl("create", "clusterrolebinding", "reads-metrics", "--clusterrole=reads-metrics", "--serviceaccount=podenv:reader")
     reader, stranger = (k.kubectl("create", "token", name).strip() for name in ("reader", "stranger"))
-    assert ask_kubelet(k, "/metrics/resource", reader).startswith("200 # TYPE container_cpu_usage_seconds_total counter")
+    metrics = ask_kubelet(k, "/metrics/resource", reader)
+    assert metrics.startswith("200 # TYPE ")
+    assert "# TYPE node_cpu_usage_seconds_total counter" in metrics
     assert ask_kubelet(k, "/pods", reader).startswith("403 Forbidden (user=system:serviceaccount:podenv:reader, verb=get")
     assert ask_kubelet(k, "/metrics/resource", stranger).startswith("403 ")
     assert ask_kubelet(k, "/metrics/resource", stranger + "x").startswith("401 ")
