@@ -35,7 +35,11 @@ class Server:
     def start(self) -> None:
         with open(self.directory / "log", "ab") as log:
             self.process = subprocess.Popen(
-                as_user(self.user, self.command), stdout=log, stderr=log, cwd=self.directory, start_new_session=True
+                as_user(self.user, self.command),
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                start_new_session=True,
             )
 
     def kill(self) -> None:
@@ -50,10 +54,12 @@ class Server:
 
 
 def as_user(user: str, command: Sequence[str]) -> list[str]:
-    if os.geteuid() != 0 or not user:
-        return list(command)
-    entry = pwd.getpwnam(user)
-    return ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups", *command]
+    """``command`` under that user where we are root, ended by the kernel when a test run is killed."""
+    identity: list[str] = []
+    if os.geteuid() == 0 and user:
+        entry = pwd.getpwnam(user)
+        identity = [f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
+    return ["setpriv", *identity, "--pdeathsig=KILL", *command]
 
 
 def free_port() -> int:
