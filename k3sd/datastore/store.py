@@ -1,7 +1,7 @@
 """``LogStore``: a ``Backend`` over a ``Log`` that only this process writes. (``shared`` is for databases with several writers.)
 
-One writer thread drains the queue of waiting writes and commits them in one transaction, so concurrent writers share one
-fsync. After the commit one callback in the event loop delivers the batch: listeners and watches first, then the writers'
+Writes of one turn of the event loop go together to one writer thread, which commits all that wait in one transaction, so
+concurrent writers share one fsync. After the commit one callback in the event loop delivers the batch: listeners and watches first, then the writers'
 futures. Readers have their own threads.
 """
 
@@ -52,7 +52,8 @@ class LogStore:
         self._hub = Hub()
         self._leases = LeaseKeeper(self.delete)
         self._compactor = compact.Compactor(self.compact, compact_interval)
-        self._queue: SimpleQueue[Op | _Call | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[Op] | _Call | None] = SimpleQueue()
+        self._turn: list[Op] = []
         self._writer: threading.Thread | None = None
         self._readers: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -118,6 +119,7 @@ class LogStore:
             return
         assert self._readers is not None
         await asyncio.to_thread(self._readers.shutdown)  # first: closing the log closes the readers' connections
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._writer.join)
         await asyncio.sleep(0)  # the last outcomes were handed to the loop before the thread ended
@@ -131,8 +133,8 @@ class LogStore:
             item = queue.get()
             ops: list[Op] = []
             while True:
-                if isinstance(item, Op):
-                    ops.append(item)
+                if isinstance(item, list):
+                    ops += item
                 elif item is None:
                     running = False
                 else:
@@ -220,9 +222,17 @@ class LogStore:
         op.future = future
         if self._writer is None:
             self._commit([op])
-        else:
-            self._queue.put(op)
+            return future
+        if not self._turn:
+            self._loop.call_soon(self._hand_over)
+        self._turn.append(op)
         return future
+
+    def _hand_over(self) -> None:
+        """Give the writer what this turn brought."""
+        if self._turn:
+            self._queue.put(self._turn)
+            self._turn = []
 
     async def _in_writer(self, function: Callable[[], T]) -> T:
         if self._closed:
@@ -231,6 +241,7 @@ class LogStore:
             return function()
         assert self._loop is not None
         future: asyncio.Future[object] = self._loop.create_future()
+        self._hand_over()
         self._queue.put(_Call(function, future))
         return await future  # type: ignore[return-value]
 
