@@ -16,11 +16,13 @@ from typing import cast
 from aiohttp import web
 
 MAX_HEAD_BYTES = 64 * 1024
-MAX_REFUSAL_BYTES = 64 * 1024
+MAX_REFUSAL_BYTES = 1024 * 1024
 CONNECT_SECONDS = 30.0
 IDLE_SECONDS = 4 * 3600.0
 
-_NOT_FORWARDED = frozenset((b"host", b"authorization", b"cookie", b"content-length", b"transfer-encoding"))
+_NOT_FORWARDED = frozenset((b"host", b"authorization", b"content-length", b"transfer-encoding", b"expect"))
+_HOP_BY_HOP = frozenset(("connection", "content-length", "date", "keep-alive", "transfer-encoding", "upgrade"))
+_END = b"\r\n\r\n"
 
 
 class BackendError(Exception):
@@ -70,6 +72,12 @@ class _Side(asyncio.Protocol):
         if self.peer is not None and self.peer.transport is not None:
             self.peer.transport.close()
 
+    async def more(self) -> None:
+        """Wait for bytes or the end of the connection."""
+        self.arrived.clear()
+        if not self.lost.is_set():
+            await self.arrived.wait()
+
     def join(self, peer: _Side) -> None:
         """Connect both ways and deliver what was collected."""
         self.peer, peer.peer = peer, self
@@ -84,6 +92,9 @@ class _Side(asyncio.Protocol):
 
 class _Taken(web.Response):
     """What a handler returns after the connection was taken: aiohttp must not write anything."""
+
+    def __init__(self) -> None:
+        super().__init__(status=101)
 
     async def prepare(self, request: web.BaseRequest) -> None:
         return None
@@ -101,23 +112,27 @@ async def forward_upgrade(
     ssl_context: ssl.SSLContext | None = None,
     server_hostname: str | None = None,
     headers: Iterable[tuple[str, str]] = (),
-    idle_seconds: float = IDLE_SECONDS,
-) -> web.StreamResponse:
-    """Send ``request`` to ``target`` (path and query) of the backend with its headers, except credentials, plus ``headers``.
+    without: str | None = None,
+    idle_seconds: float | None = IDLE_SECONDS,
+) -> web.Response:
+    """Send ``request`` to ``target`` (path and query) of the backend with its headers, except credentials and those whose
+    lower-case name begins with ``without``, plus ``headers``. ``idle_seconds`` None lets a silent tunnel stand.
 
-    Returns the backend's refusal, or, when the tunnel has ended, a response that is already done. Raises BackendError.
+    Returns the backend's refusal, or, when the tunnel has ended, a response with status 101 that is already done. Raises
+    BackendError.
     """
     loop = asyncio.get_running_loop()
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             _, backend = await loop.create_connection(
                 _Side, host, port, ssl=ssl_context, server_hostname=server_hostname if ssl_context else None
             )
     except (OSError, TimeoutError) as error:
-        raise BackendError(f"connecting to {host}:{port}: {error or type(error).__name__}") from error
+        raise BackendError(f"dial tcp {address}: {str(error) or 'i/o timeout'}") from error
     assert backend.transport is not None
     try:
-        backend.transport.write(_head(request, host, port, target, headers))
+        backend.transport.write(_head(request, address, target, headers, without))
         head, status = await _read_head(backend)
         if status != 101:
             return await _refusal(backend, head, status)
@@ -126,27 +141,35 @@ async def forward_upgrade(
         backend.transport.close()
 
 
-def _head(request: web.BaseRequest, host: str, port: int, target: str, headers: Iterable[tuple[str, str]]) -> bytes:
+def _head(
+    request: web.BaseRequest, address: str, target: str, headers: Iterable[tuple[str, str]], without: str | None
+) -> bytes:  # fmt: skip
     extra = [(name.encode(), value.encode()) for name, value in headers]
     replaced = _NOT_FORWARDED | {name.lower() for name, _ in extra}
-    lines = [f"{request.method} {target} HTTP/1.1".encode(), f"Host: {host}:{port}".encode()]
-    lines += [name + b": " + value for name, value in request.raw_headers if name.lower() not in replaced]
+    lines = [f"{request.method} {target} HTTP/1.1".encode("utf-8", "surrogateescape"), f"Host: {address}".encode()]
+    lines += [
+        name + b": " + value
+        for name, value in request.raw_headers
+        if name.lower() not in replaced and not (without and name.lower().startswith(without.encode()))
+    ]
     lines += [name + b": " + value for name, value in extra]
-    if request.method != "GET":
+    if request.method not in ("GET", "HEAD"):
         lines.append(b"Content-Length: 0")
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+    return b"\r\n".join(lines) + _END
 
 
 async def _read_head(backend: _Side) -> tuple[bytes, int]:
     """The response head with its blank line, and the status; what follows stays in ``received``."""
-    async with asyncio.timeout(CONNECT_SECONDS):
-        while (end := backend.received.find(b"\r\n\r\n")) < 0:
-            if backend.lost.is_set() or len(backend.received) > MAX_HEAD_BYTES:
-                raise BackendError("the backend closed the connection or did not answer with HTTP")
-            backend.arrived.clear()
-            await backend.arrived.wait()
-    head = bytes(backend.received[: end + 4])
-    del backend.received[: end + 4]
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            while (end := backend.received.find(_END)) < 0:
+                if backend.lost.is_set() or len(backend.received) > MAX_HEAD_BYTES:
+                    raise BackendError("the backend closed the connection or did not answer with HTTP")
+                await backend.more()
+    except TimeoutError as error:
+        raise BackendError("the backend does not answer") from error
+    head = bytes(backend.received[: end + len(_END)])
+    del backend.received[: end + len(_END)]
     parts = head.split(b" ", 2)
     if not head.startswith(b"HTTP/1.") or len(parts) < 2 or not parts[1][:3].isdigit():
         raise BackendError("the backend did not answer with HTTP")
@@ -155,45 +178,62 @@ async def _read_head(backend: _Side) -> tuple[bytes, int]:
 
 async def _refusal(backend: _Side, head: bytes, status: int) -> web.Response:
     """The backend's answer as a plain response; its body is short or cut."""
-    fields: dict[str, str] = {}
-    for line in head.decode("latin-1").split("\r\n")[1:]:
-        name, colon, value = line.partition(":")
-        if colon:
-            fields[name.strip().lower()] = value.strip()
-    length = int(fields["content-length"]) if fields.get("content-length", "").isdigit() else MAX_REFUSAL_BYTES
+    lines = (line.partition(":") for line in head.decode("latin-1").split("\r\n")[1:])
+    fields = [(name.strip(), value.strip()) for name, colon, value in lines if colon]
+    named = {name.lower(): value for name, value in fields}
+    chunked = "chunked" in named.get("transfer-encoding", "").lower()
+    length = int(named["content-length"]) if named.get("content-length", "").isdigit() else MAX_REFUSAL_BYTES
     wanted = min(length, MAX_REFUSAL_BYTES)
     with contextlib.suppress(TimeoutError):
-        # Without a length only the end of the connection ends the body; some servers keep it open.
-        async with asyncio.timeout(CONNECT_SECONDS if "content-length" in fields else 1.0):
+        # Where nothing says how long the body is only the end of the connection ends it; some servers keep it open.
+        async with asyncio.timeout(CONNECT_SECONDS if chunked or "content-length" in named else 1.0):
             while len(backend.received) < wanted and not backend.lost.is_set():
-                backend.arrived.clear()
-                await backend.arrived.wait()
-    response = web.Response(status=status, body=bytes(backend.received[:wanted]))
-    for name in ("Content-Type", "X-Accepted-Stream-Protocol-Versions"):
-        if given := fields.get(name.lower()):
-            response.headers[name] = given
+                if chunked and backend.received.endswith(b"0\r\n\r\n"):
+                    break
+                await backend.more()
+    body = bytes(backend.received[:wanted])
+    response = web.Response(status=status, body=_dechunk(body) if chunked else body)
+    response.headers.extend((name, value) for name, value in fields if name.lower() not in _HOP_BY_HOP)
     return response
 
 
-async def _tunnel(request: web.BaseRequest, backend: _Side, head: bytes, idle_seconds: float) -> web.StreamResponse:
+def _dechunk(body: bytes) -> bytes:
+    out = bytearray()
+    while body:
+        size_text, found, body = body.partition(b"\r\n")
+        try:
+            size = int(size_text.split(b";")[0], 16)
+        except ValueError:
+            break
+        if not found or size == 0:
+            break
+        out += body[:size]
+        body = body[size + 2 :]
+    return bytes(out)
+
+
+async def _tunnel(request: web.BaseRequest, backend: _Side, head: bytes, idle_seconds: float | None) -> web.Response:
     transport = request.transport
     if transport is None or transport.is_closing():
         return _Taken()
     client = _Side()
     client.connection_made(transport)
     handler = request.protocol
+    # What the client sent behind its request without waiting for the answer.
+    client.received += handler._message_tail
+    handler._message_tail = b""
     transport.set_protocol(client)
     loop = asyncio.get_running_loop()
     client.last_heard = backend.last_heard = loop.time()
 
-    def check_idle() -> None:
+    def check_idle(idle_seconds: float) -> None:
         quiet = loop.time() - max(client.last_heard, backend.last_heard)
         if quiet >= idle_seconds:
             transport.close()
         else:
-            timers[0] = loop.call_later(idle_seconds - quiet, check_idle)
+            timers[0] = loop.call_later(idle_seconds - quiet, check_idle, idle_seconds)
 
-    timers = [loop.call_later(idle_seconds, check_idle)]
+    timers = [] if idle_seconds is None else [loop.call_later(idle_seconds, check_idle, idle_seconds)]
     try:
         transport.write(head)
         client.join(backend)
@@ -201,7 +241,8 @@ async def _tunnel(request: web.BaseRequest, backend: _Side, head: bytes, idle_se
             transport.close()
         await client.lost.wait()
     finally:
-        timers[0].cancel()
+        for timer in timers:
+            timer.cancel()
         transport.close()
         # aiohttp waits for this of the protocol it made, which does not hear it any more.
         handler.connection_lost(None)

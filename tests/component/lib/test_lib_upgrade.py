@@ -63,6 +63,9 @@ class Rig:
         if path == "/refuse":
             writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/x\r\nContent-Length: 2\r\n\r\nno")
             await reader.read()
+        elif path == "/chunks":
+            writer.write(b"HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\nX-Why: y\r\n\r\n3\r\nno!\r\n0\r\n\r\n")
+            await reader.read()
         elif path == "/vanish":
             pass
         else:
@@ -86,6 +89,7 @@ class Rig:
                 ssl_context=self.client_tls,
                 server_hostname="x",
                 headers=[("X-Added", "1")],
+                without="x-own-secret",
                 idle_seconds=self.idle,
             )
         except BackendError as error:
@@ -93,11 +97,12 @@ class Rig:
         finally:
             self.handled.set()
 
-    async def connect(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
+    async def connect(self, path: str, early: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.client_tls, server_hostname="x")
         writer.write(
             f"GET {path} HTTP/1.1\r\nHost: front\r\nAuthorization: Bearer secret\r\nConnection: Upgrade\r\n"
-            "Upgrade: SPDY/3.1\r\nX-Own: a\r\nX-Own: b\r\n\r\n".encode()
+            "Upgrade: SPDY/3.1\r\nX-Own: a\r\nX-Own-Secret-1: s\r\nX-Own: b\r\n\r\n".encode()
+            + early
         )
         return reader, writer, (await reader.readuntil(b"\r\n\r\n")).decode()
 
@@ -160,6 +165,20 @@ async def test_a_refusal_is_an_answer_on_a_living_connection(rig: Rig) -> None:
     reader, writer, head = await rig.connect("/refuse")
     assert head.startswith("HTTP/1.1 403") and "Content-Type: text/x" in head
     assert await reader.readexactly(2) == b"no"
+    writer.close()
+
+
+async def test_a_chunked_refusal_is_a_plain_answer(rig: Rig) -> None:
+    reader, writer, head = await rig.connect("/chunks")
+    assert head.startswith("HTTP/1.1 500") and "X-Why: y" in head and "chunked" not in head
+    assert await reader.readexactly(3) == b"no!"
+    writer.close()
+
+
+async def test_what_a_client_says_before_the_answer_is_not_lost(rig: Rig) -> None:
+    reader, writer, _ = await rig.connect("/echo", early=b"early ")
+    writer.write(b"bye")
+    assert await asyncio.wait_for(reader.read(), 5) == b"hello early bye"
     writer.close()
 
 
