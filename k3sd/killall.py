@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from k3sd.config import paths
-from k3sd.kubelet.volumes import mounts
+from k3sd.lib import mounts
 
 UNITS = ("k3sd-server.socket", "k3sd-agent.socket", "k3sd-server.service", "k3sd-agent.service")
 STOP_SECONDS = 60.0

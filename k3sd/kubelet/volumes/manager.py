@@ -23,10 +23,11 @@ from k3sd.kubelet.downward import all_containers
 from k3sd.kubelet.env import EnvError, expand_strict
 from k3sd.kubelet.sources import Change, Sources
 from k3sd.kubelet.tokens import TokenManager
-from k3sd.kubelet.volumes import mounts, subpath
+from k3sd.kubelet.volumes import subpath
 from k3sd.kubelet.volumes.atomic_writer import PayloadError
 from k3sd.kubelet.volumes.plan import Files, Plan, VolumeError
 from k3sd.kubelet.volumes.planner import IMAGE_PLUGIN, ImageSource, Planner
+from k3sd.lib import mounts
 
 Obj = dict[str, Any]
 T = TypeVar("T")

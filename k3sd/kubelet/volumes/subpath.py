@@ -12,7 +12,7 @@ import os
 import stat
 from pathlib import Path
 
-from k3sd.kubelet.volumes import mounts
+from k3sd.lib import mounts
 
 MAX_LINKS = 40
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC

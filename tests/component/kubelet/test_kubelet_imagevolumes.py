@@ -14,9 +14,9 @@ from k3sd.kubelet.images import ImageManager
 from k3sd.kubelet.imagevolumes import ImageVolumes
 from k3sd.kubelet.sources import Sources
 from k3sd.kubelet.tokens import TokenManager
-from k3sd.kubelet.volumes import mounts
 from k3sd.kubelet.volumes.manager import VolumeManager
 from k3sd.kubelet.volumes.plan import ImageVolume, LayerMount, VolumeError
+from k3sd.lib import mounts
 from tests.component.kubelet.conftest import BUSYBOX_IMAGE
 from tests.support.fakeclient import FakeClient
 

@@ -1,4 +1,4 @@
-"""mount(2) and umount2(2) without a subprocess, and what is mounted below a directory. Blocking: call from a volume thread."""
+"""mount(2) and umount2(2) without a subprocess, and what is mounted below a directory. Blocking: call from a thread."""
 
 from __future__ import annotations
 
