@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from k3sd.kubelet.volumes import atomic_writer, mounts
+from k3sd.kubelet.volumes import atomic_writer
 from k3sd.kubelet.volumes.ownership import apply_fs_group
+from k3sd.lib import mounts
 
 
 class VolumeError(Exception):
