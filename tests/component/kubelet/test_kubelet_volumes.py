@@ -13,10 +13,11 @@ import pytest
 
 from k3sd.kubelet.sources import Sources
 from k3sd.kubelet.tokens import TokenManager
-from k3sd.kubelet.volumes import atomic_writer, mounts, ownership, subpath
+from k3sd.kubelet.volumes import atomic_writer, ownership, subpath
 from k3sd.kubelet.volumes.atomic_writer import FileProjection, PayloadError
 from k3sd.kubelet.volumes.manager import VolumeManager
 from k3sd.kubelet.volumes.plan import HostPath, VolumeError
+from k3sd.lib import mounts
 from tests.support.fakeclient import FakeClient, settle
 
 Obj = dict[str, Any]
