@@ -1,9 +1,9 @@
 """Custom resources: what CustomResourceDefinitions add to the API while the server runs.
 
 Every definition is followed in the turn of the loop that writes it: before its writer is answered, its versions are served,
-listed in discovery and published in OpenAPI. A deleted definition keeps its finalizer until its objects are gone. Conversion
-between versions changes ``apiVersion`` only (strategy ``None``). Sources: ``apiextensions-apiserver/pkg/apiserver``,
-``pkg/controller/{establish,finalizer,status}``.
+listed in discovery and published in OpenAPI. A deleted definition keeps its finalizer until its objects are gone. How a
+version reads what another one or another schema has stored is in ``customviews``. Sources:
+``apiextensions-apiserver/pkg/apiserver``, ``pkg/controller/{establish,finalizer,status}``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from k3sd.apimachinery.openapi import COMMON
 from k3sd.apimachinery.resource import Resource, Subresource
 from k3sd.apis import columns, resources
 from k3sd.apiserver import storage
+from k3sd.apiserver.customviews import ConversionHook, Views
 from k3sd.apiserver.follow import follow
 from k3sd.apiserver.request import RequestContext
 from k3sd.apiserver.strategy import Strategy
@@ -146,6 +147,17 @@ class CustomResources:
         self._rows: dict[str, dict[str, Resource]] = {}
         self._stored: dict[tuple[str, str], str] = {}
         self._cleanups: dict[str, asyncio.Task[None]] = {}
+        self._views: dict[Resource, Views] = {}
+        self._holders: dict[tuple[str, str], Resource] = {}
+        self._definitions: dict[str, tuple[Obj, list[str], tuple[Resource, ...]]] = {}
+
+    def views(self, row: Resource) -> Views | None:
+        """How this version reads what is stored; None where stored bytes must be right, and for what is not custom."""
+        return self._views.get(row)
+
+    def stored(self, row: Resource) -> Resource | None:
+        """The row of the version in the store; None for what is not custom."""
+        return self._holders.get((row.group, row.plural))
 
     def start(self) -> None:
         follow(self._registry, resources.CUSTOMRESOURCEDEFINITIONS, self._observe)
@@ -170,7 +182,7 @@ class CustomResources:
         served = {v["name"]: v for v in crd["spec"].get("versions") or () if v.get("served")}
         self._withdraw(name, [version for version in rows if version not in served])
         registry = self._registry
-        self._store_as(rows, crd)
+        self._store_as(crd)
         for version, definition in served.items():
             row = row_of(crd, definition)
             if version in rows and _same_row(rows[version], row):
@@ -194,16 +206,44 @@ class CustomResources:
             rows[version] = row
             registry.served.add(row)
         self._rows[name] = rows
+        self._view(rows, crd)
 
-    def _store_as(self, rows: dict[str, Resource], crd: Obj) -> None:
-        """Note the storage version; endpoints of another one are made anew."""
+    def _view(self, rows: dict[str, Resource], crd: Obj) -> None:
+        """Say how each version reads the store. What has not changed keeps its views, which remember what they made."""
+        spec = crd["spec"]
+        kept = list((crd.get("status") or {}).get("storedVersions") or ())
+        facts = (spec, kept, tuple(rows.values()))
+        name = crd["metadata"]["name"]
+        if self._definitions.get(name) == facts:
+            return
+        self._definitions[name] = facts
+        conversion = spec.get("conversion") or {}
+        hook = None
+        if conversion.get("strategy") == "Webhook":
+            hook = ConversionHook(self._registry, conversion.get("webhook") or {})
+        changed = (crd["metadata"].get("generation") or 1) > 1
+        stored = next(v for v in spec["versions"] if v.get("storage"))
+        holder = rows.get(stored["name"]) or row_of(crd, stored)  # the storage version need not be served
+        self._holders[holder.group, holder.plural] = holder
+        for version, row in rows.items():
+            self._drop_views(row)
+            if changed or hook is not None or kept != [version]:
+                schema = self._registry.strategies[row].schema  # type: ignore[attr-defined]
+                self._views[row] = Views(row, schema, hook, changed)
+            if (built := self._registry.built(row)) is not None:
+                built.store_as(holder, self.views(row))
+
+    def _drop_views(self, row: Resource) -> None:
+        if (views := self._views.pop(row, None)) is not None:
+            views.stale = True
+
+    def _store_as(self, crd: Obj) -> None:
+        """Note the storage version."""
         stored = next((v["name"] for v in crd["spec"]["versions"] if v.get("storage")), "")
         key = (crd["spec"]["group"], crd["spec"]["names"]["plural"])
         if self._stored.get(key) != stored:
             self._stored[key] = stored
             storage.STORAGE_VERSIONS[key] = (key[0], stored)
-            for row in rows.values():
-                self._registry.forget(row)
 
     def _withdraw(self, name: str, versions: list[str]) -> None:
         rows = self._rows.get(name, {})
@@ -213,11 +253,14 @@ class CustomResources:
             self._registry.strategies.pop(row, None)
             self._registry.handlers.pop((row, "scale"), None)
             self._registry.forget(row)
+            self._drop_views(row)
             custom.unregister(row.type_name)
             columns.unregister(row.type_name)
             if not rows:
                 self._rows.pop(name, None)
+                self._definitions.pop(name, None)
                 self._stored.pop((row.group, row.plural), None)
+                self._holders.pop((row.group, row.plural), None)
                 storage.STORAGE_VERSIONS.pop((row.group, row.plural), None)
 
     def _clean_up(self, name: str) -> None:
@@ -255,8 +298,8 @@ class CustomResources:
 
         follower = cache.follow(note)
         try:
-            for obj in list(self._registry.read_all(row)):
-                metadata = obj["metadata"]
+            for entry in cache.list():
+                metadata = entry.obj["metadata"]
                 try:
                     await client.delete(row, metadata["name"], metadata.get("namespace"))
                 except StatusError as error:

@@ -54,7 +54,7 @@ class CustomScale(Handler):
         }
 
     async def get(self, ctx: RequestContext, namespace: str, name: str) -> Obj:
-        return self._scale(self.registry.get(ctx).obj)
+        return self._scale((await self.registry.fetch(ctx)).obj)
 
     async def update(self, ctx: RequestContext, namespace: str, name: str, body: Obj) -> Obj:
         metadata = body.get("metadata") or {}

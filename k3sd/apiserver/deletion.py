@@ -44,6 +44,7 @@ async def delete(ep: Endpoint, ctx: RequestContext, options: DeleteRequest) -> t
         entry = ep.cache.get(key)
         if entry is None:
             raise not_found(resource.group, resource.plural, ctx.name)
+        await ep.prepare((entry,))
         old = ep.view(entry).obj
         check_preconditions(ep, ctx, options, old)
         if not admitted:
@@ -62,7 +63,7 @@ async def delete(ep: Endpoint, ctx: RequestContext, options: DeleteRequest) -> t
                 await remove(ep, ctx, key, entry.revision, old)
                 return _answer(ep, old), True
             if plan.new is None:
-                return ep.view(entry), False
+                return Rendered(old), False
             return await _mark(ep, ctx, key, entry.revision, plan.new), False
         except Lost:
             if options.resource_version:
@@ -74,7 +75,7 @@ async def delete(ep: Endpoint, ctx: RequestContext, options: DeleteRequest) -> t
 async def _mark(ep: Endpoint, ctx: RequestContext, key: str, revision: int, new: Obj) -> Item:
     if ctx.dry_run:
         return Rendered(new)
-    stored = storage.encode(ep.to_storage(new) if ep.to_storage else new)
+    stored = storage.encode(await ep.stored_form(new) if ep.to_storage else new)
     try:
         written = await ep.registry.backend.update(key, stored, revision, ep.event_ttl)
     except CompareFailed:
@@ -217,8 +218,7 @@ async def delete_collection(ep: Endpoint, ctx: RequestContext, items: list[Any],
     gate = asyncio.Semaphore(COLLECTION_WORKERS)
 
     async def one(item: Any) -> Item | None:
-        obj = ep.view(item).obj
-        meta = obj["metadata"]
+        meta = item.obj["metadata"]
         single = RequestContext(
             ctx.user,
             "delete",
@@ -236,7 +236,10 @@ async def delete_collection(ep: Endpoint, ctx: RequestContext, items: list[Any],
                 if error.reason == "NotFound":
                     return None
                 raise
-        return ep.view(item) if gone and not ep.returns_deleted else answer
+        if not gone or ep.returns_deleted:
+            return answer
+        await ep.prepare((item,))
+        return ep.view(item)
 
     answers = await asyncio.gather(*(one(item) for item in items))
     return [a for a in answers if a is not None]

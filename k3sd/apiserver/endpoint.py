@@ -6,7 +6,7 @@ plugins of each operation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from k3sd.apimachinery import codec, schema
@@ -19,8 +19,9 @@ from k3sd.apiserver.served import subresource as find_subresource
 from k3sd.apiserver.strategy import Strategy
 
 if TYPE_CHECKING:
+    from k3sd.apiserver.customviews import Views
     from k3sd.apiserver.registry import Registry
-    from k3sd.apiserver.watchcache import ResourceCache
+    from k3sd.apiserver.watchcache import Entry, ResourceCache
 
 Operation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
 
@@ -82,7 +83,8 @@ def zero_status(resource: Resource, type_: schema.Type) -> Obj | None:
 
 
 class Endpoint:
-    """Facts of one served resource. ``stored`` is the row of the version in the store."""
+    """Facts of one served resource. ``stored`` is the row of the version in the store, ``reader`` how a stored item becomes
+    one of this version (None: stored bytes are served as they are)."""
 
     __slots__ = (
         "_plugins",
@@ -90,11 +92,11 @@ class Endpoint:
         "end",
         "event_ttl",
         "fields",
-        "from_storage",
         "has_status",
         "list_head",
         "lists",
         "prefix",
+        "reader",
         "registry",
         "resource",
         "returns_deleted",
@@ -102,6 +104,7 @@ class Endpoint:
         "strategy",
         "to_storage",
         "type_",
+        "views",
         "zero_status",
     )
 
@@ -118,8 +121,9 @@ class Endpoint:
         self.type_ = schema.types.get(resource.type_name)
         self.has_status = strategy.has_status and "status" in self.type_.fields
         self.zero_status = zero_status(resource, self.type_) if self.has_status else None
-        self.to_storage = conversion.converter(resource.kind, resource.api_version, stored.api_version)
-        self.from_storage = conversion.converter(resource.kind, stored.api_version, resource.api_version)
+        self.reader: Callable[[Item], Item] | None = None
+        self.views: Views | None = None
+        self.store_as(stored, None)
         self.event_ttl = storage.EVENT_TTL_SECONDS if resource.plural == "events" else 0
         self.returns_deleted = (resource.group, resource.plural) in _RETURNS_DELETED
         self.lists = ListCache(cache)
@@ -138,11 +142,35 @@ class Endpoint:
             return f"{self.prefix}{namespace}/"
         return self.prefix
 
+    def store_as(self, stored: Resource, views: Views | None) -> None:
+        """Objects are kept in the version of ``stored`` from now on, and read through ``views`` (custom resources)."""
+        version = self.resource.api_version
+        self.stored = stored
+        self.to_storage = conversion.converter(self.resource.kind, version, stored.api_version)
+        self.views = views
+        if views is not None:
+            self.reader = views.read
+        elif convert := conversion.converter(self.resource.kind, stored.api_version, version):
+            self.reader = lambda item: Rendered(convert(item.obj))
+        else:
+            self.reader = None
+
     def view(self, item: Item) -> Item:
-        """The stored ``item`` in this endpoint's version."""
-        if self.from_storage is None:
-            return item
-        return Rendered(self.from_storage(item.obj))
+        """The stored ``item`` in this endpoint's version. Where ``prepare`` waits, await it in the same turn before."""
+        return item if self.reader is None else self.reader(item)
+
+    async def prepare(self, entries: Iterable[Entry]) -> None:
+        """Have ready what ``view`` needs of these: a conversion webhook is asked once for all of them. Raises 500."""
+        if self.views is not None:
+            await self.views.prepare(entries)
+
+    async def stored_form(self, obj: Obj) -> Obj:
+        """The object in the version of the store; itself when that is this one. Raises 500 when a webhook fails."""
+        if self.to_storage is None:
+            return obj
+        if self.views is not None:
+            return await self.views.to_storage(obj, self.stored.api_version)
+        return self.to_storage(obj)
 
     def plugins(self, subresource: str, operation: Operation) -> Sequence[AdmissionPlugin]:
         """The admission plugins that have a say, in order."""

@@ -86,7 +86,7 @@ def _answerer(server: APIServer, headers: Any, certificate: bytes | None) -> Cal
                 parts: tuple[bytes, ...] = (registry.get(ctx).raw,)
             else:
                 ep = registry.endpoint(resource)
-                if ep.from_storage is not None:
+                if ep.reader is not None:
                     return None
                 start = f'{ep.list_head}"resourceVersion":"{registry.cache.revision}"}},"items":['.encode()
                 parts = (start, ep.lists.items(ep.scope(info.namespace)), b"]}")

@@ -251,7 +251,7 @@ class APIServer:
             if verb != "watch" and media.plain and not virtual:
                 fastpath.remember(self, request, media)
             if verb == "get":
-                item = self.registry.get(ctx, query.get("resourceVersion", ""))
+                item = await self.registry.fetch(ctx, query.get("resourceVersion", ""))
                 return rendering.object_answer(ep, item, media, include=include)
             options = ListOptions.from_query(query, verb == "watch")
             if verb == "watch" and info.name and options.fields is None:
@@ -324,7 +324,7 @@ class APIServer:
         if info.verb == "get" and info.subresource == "status":
             media = negotiate(request.headers.get("Accept", ""), wants_pretty(request, query))
             include = check_include(query.get("includeObject", "")) if media.convert == "Table" else ""
-            return rendering.object_answer(ep, self.registry.get(ctx), media, include=include)
+            return rendering.object_answer(ep, await self.registry.fetch(ctx), media, include=include)
         async with asyncio.timeout(REQUEST_SECONDS):
             return await self._write_subresource(request, ctx, ep, info, query)
 

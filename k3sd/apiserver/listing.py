@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from k3sd.apimachinery.errors import Obj, StatusError, bad_request, gone, not_found
-from k3sd.apiserver.endpoint import Endpoint, Item, Rendered
+from k3sd.apiserver.endpoint import Endpoint, Item
 from k3sd.apiserver.options import ListOptions, field_label_error, parse_revision
 from k3sd.apiserver.request import RequestContext
+from k3sd.apiserver.watchcache import Entry
 from k3sd.datastore.backend import Compacted, FutureRevision
 
 CONTINUE_EXPIRED = (
@@ -109,7 +110,7 @@ def get(ep: Endpoint, ctx: RequestContext, resource_version: str = "") -> Item:
     entry = ep.cache.get(ep.key(ctx.namespace, ctx.name))
     if entry is None:
         raise not_found(ep.resource.group, ep.resource.plural, ctx.name)
-    return entry if ep.from_storage is None else ep.view(entry)
+    return entry if ep.reader is None else ep.reader(entry)
 
 
 def _not_future(ep: Endpoint, revision: int) -> None:
@@ -130,12 +131,10 @@ def matcher(ep: Endpoint, options: ListOptions) -> Match | None:
     if labels is None and fields is None:
         return None
     strategy = ep.strategy
-    convert = ep.from_storage
+    read = ep.reader
 
     def matches(item: Item) -> bool:
-        obj = item.obj
-        if convert is not None:
-            obj = convert(obj)
+        obj = item.obj if read is None else read(item).obj
         meta = obj["metadata"]
         if labels is not None and not labels.matches(meta.get("labels")):
             return False
@@ -214,7 +213,7 @@ async def list_items(ep: Endpoint, ctx: RequestContext, options: ListOptions) ->
     current = cache.revision
     if revision and revision != current:
         try:
-            entries: Sequence[Keyed] = await _list_at(ep, start, scope, revision)
+            entries: Sequence[Entry] = await _list_at(ep, start, scope, revision)
         except Compacted:
             raise _expired(options, start, scope) from None
         except FutureRevision as error:
@@ -224,6 +223,8 @@ async def list_items(ep: Endpoint, ctx: RequestContext, options: ListOptions) ->
         entries = ep.cache.list(scope)
         if start != scope:
             entries = [e for e in entries if e.key >= start]
+    if ep.views is not None:
+        await ep.prepare(entries)
     return _chunk(ep, entries, match, options.limit, revision, scope, begun)
 
 
@@ -235,7 +236,7 @@ def _expired(options: ListOptions, start: str, scope: str) -> StatusError:
     return error
 
 
-async def _list_at(ep: Endpoint, start: str, scope: str, revision: int) -> Sequence[Keyed]:
+async def _list_at(ep: Endpoint, start: str, scope: str, revision: int) -> Sequence[Entry]:
     from k3sd.apiserver.storage import prefix_end
 
     return (await ep.cache.list_at(revision, start, prefix_end(scope))).entries
@@ -260,8 +261,8 @@ def _chunk(
         taken = entries[:limit]
         continue_ = _after(entries[limit - 1], scope, revision, begun)
         remaining = len(entries) - limit
-    if ep.from_storage is not None:
-        taken = [Rendered(ep.from_storage(i.obj)) for i in taken]
+    if ep.reader is not None:
+        taken = [ep.reader(i) for i in taken]
     return ListAnswer(ep, taken, revision, continue_, remaining)
 
 

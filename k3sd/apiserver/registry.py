@@ -21,6 +21,7 @@ from k3sd.apiserver.options import DeleteRequest, ListOptions
 from k3sd.apiserver.request import LOOPBACK, AdmissionPlugin, RequestContext, UserInfo
 from k3sd.apiserver.served import ServedResources
 from k3sd.apiserver.strategy import Strategy
+from k3sd.apiserver.webhookclient import WebhookClient
 from k3sd.config.settings import Settings
 from k3sd.datastore.backend import Backend
 
@@ -51,6 +52,7 @@ class Registry:
         self.authenticator: Authenticator | None = None
         self._endpoints: dict[Resource, Endpoint] = {}
         self.custom = CustomResources(self)
+        self.webhooks = WebhookClient(self)
 
     def load(self) -> None:
         """Bind the kinds' strategies, the subresource handlers and the admission chain to this registry."""
@@ -61,9 +63,10 @@ class Registry:
         self.admission = admission.build_chain(self, self.settings)
 
     async def close(self) -> None:
-        """Close what admission holds open. Idempotent."""
+        """Close what admission and webhooks hold open. Idempotent."""
         for plugin in self.admission:
             await plugin.close()
+        await self.webhooks.close()
 
     def endpoint(self, resource: Resource) -> Endpoint:
         """The resource's facts, built on first use."""
@@ -76,6 +79,10 @@ class Registry:
                 raise StatusError(404, "NotFound", "the server could not find the requested resource")
             found = self._endpoints[resource] = self._build_endpoint(resource)
         return found
+
+    def built(self, resource: Resource) -> Endpoint | None:
+        """The resource's facts if they were needed so far."""
+        return self._endpoints.get(resource)
 
     def forget(self, resource: Resource) -> None:
         """Make the resource's facts anew when they are asked for next."""
@@ -94,7 +101,10 @@ class Registry:
         strategy = self.strategies.get(resource)
         if strategy is None:
             strategy = Strategy(resource, self)
-        return Endpoint(self, resource, stored, cache, strategy)
+        built = Endpoint(self, resource, stored, cache, strategy)
+        if custom := self.custom.stored(resource):
+            built.store_as(custom, self.custom.views(resource))
+        return built
 
     def client(self, user: UserInfo = LOOPBACK) -> InProcessClient:
         """A client that acts as ``user`` without authorization."""
@@ -113,14 +123,30 @@ class Registry:
     def read_all(self, resource: Resource, namespace: str = "") -> Iterator[Obj]:
         """All objects (of one namespace) in key order, shared and read-only."""
         ep = self.endpoint(resource)
-        return (ep.view(entry).obj for entry in ep.cache.list(ep.scope(namespace)))
+        return (ep.view(entry).obj for entry in ep.cache.list(ep.scope(namespace))) if ep.cache else iter(())
 
     # Requests. ``ctx.resource`` is set; ``ctx.subresource`` is "" or "status" unless said otherwise.
 
     def get(self, ctx: RequestContext, resource_version: str = "") -> Item:
-        """Raises NotFound."""
+        """Raises NotFound; 500 where a conversion webhook would have to be asked (``fetch`` asks it)."""
         assert ctx.resource is not None
         return listing.get(self.endpoint(ctx.resource), ctx, resource_version)
+
+    async def fetch(self, ctx: RequestContext, resource_version: str = "") -> Item:
+        """``get`` for every kind. Raises NotFound."""
+        assert ctx.resource is not None
+        ep = self.endpoint(ctx.resource)
+        if ep.views is not None:
+            await self.prepare(ep.resource, ctx.name, ctx.namespace)
+        return listing.get(ep, ctx, resource_version)
+
+    async def prepare(self, resource: Resource, name: str = "", namespace: str = "") -> None:
+        """Await this before ``read`` or ``read_all`` of what may be a custom resource, in the same turn: its webhook may have
+        to be asked."""
+        ep = self.endpoint(resource)
+        if ep.views is not None:
+            entry = ep.cache.get(ep.key(namespace, name)) if name else None
+            await ep.prepare([entry] if entry else [] if name else ep.cache.list(ep.scope(namespace)))
 
     async def list(self, ctx: RequestContext, options: ListOptions) -> ListAnswer:
         assert ctx.resource is not None
@@ -167,6 +193,7 @@ class Registry:
         assert ctx.resource is not None
         ep = self.endpoint(ctx.resource)
         match = listing.matcher(ep, selection)
+        await self.prepare(ctx.resource, "", ctx.namespace)
         entries = [e for e in ep.cache.list(ep.scope(ctx.namespace)) if match is None or match(e)]
         deleted = await deletion.delete_collection(ep, ctx, entries, options)
         return ListAnswer(ep, deleted, self.cache.revision)

@@ -19,13 +19,16 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from k3sd.apimachinery import codec
 from k3sd.apimachinery.errors import Obj
 from k3sd.datastore.backend import Backend, Compacted, DatastoreError, Event, KeyValue
 from k3sd.datastore.mvcc import prefix_end
 from k3sd.lib.sortedkeys import SortedKeys
+
+if TYPE_CHECKING:
+    from k3sd.apiserver.customviews import Views
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ class _Parsed(dict[str, Any]):
 class Entry:
     """One object at one revision. ``raw`` are the bytes as served, ``resourceVersion`` included. Immutable."""
 
-    __slots__ = ("_parsed", "create_revision", "key", "raw", "resource", "revision")
+    __slots__ = ("_parsed", "create_revision", "key", "raw", "resource", "revision", "views")
 
     def __init__(self, resource: ResourceCache, key: str, raw: bytes, revision: int, create_revision: int) -> None:
         self.resource = resource
@@ -73,6 +76,8 @@ class Entry:
         self.revision = revision
         self.create_revision = create_revision
         self._parsed: weakref.ref[_Parsed] | None = None
+        self.views: dict[Views, Entry | None] | None = None
+        """What other versions of a custom resource made of this one (``customviews``)."""
 
     @property
     def data(self) -> bytes:

@@ -65,7 +65,7 @@ class Watch:
     @property
     def plain(self) -> bool:
         """Every change of the cache goes out as it is."""
-        return self._match is None and self._ep.from_storage is None
+        return self._match is None and self._ep.reader is None
 
     def close(self) -> None:
         """End the watch; whoever waits in ``next`` gets an empty batch. Idempotent."""
@@ -73,7 +73,9 @@ class Watch:
 
     async def next(self) -> list[Change]:
         """The next changes, at least one; empty when the watch is over. Raises StatusError(410) when it cannot be continued."""
+        ep = self._ep
         if self._initial is not None:
+            await ep.prepare(self._initial)
             return self._first() or await self.next()
         while True:
             events = await self._wait()
@@ -81,6 +83,8 @@ class Watch:
                 return [("BOOKMARK", self._bookmark(self._watcher.progress()))]
             if not events:
                 return []
+            if ep.views is not None:
+                await ep.prepare([entry for e in events for entry in (e.entry, e.prev) if entry is not None])
             changes = [c for e in events if (c := self._seen(e)) is not None]
             if changes:
                 return changes

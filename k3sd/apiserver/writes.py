@@ -164,7 +164,7 @@ async def _insert(ep: Endpoint, ctx: RequestContext, obj: Obj) -> Item:
                 raise already_exists(ep.resource.group, ep.resource.plural, name)
             done = True
             return Rendered(obj)
-        stored = storage.encode(ep.to_storage(obj) if ep.to_storage else obj)
+        stored = storage.encode(await ep.stored_form(obj) if ep.to_storage else obj)
         try:
             revision = await ep.registry.backend.create(key, stored, ep.event_ttl)
         except CompareFailed:
@@ -247,6 +247,8 @@ async def modify(
                 authorize_create(ep, ctx)
                 return await create(ep, ctx, created), True
             raise not_found(resource.group, resource.plural, ctx.name)
+        if ep.views is not None:
+            await ep.prepare((entry,))
         old = ep.view(entry).obj
         new = change(old)
         meta = metadata_of(new)
@@ -321,6 +323,7 @@ async def _replace(ep: Endpoint, ctx: RequestContext, key: str, revision: int, o
     if current is None or current.revision != revision:
         raise Lost  # admission took a while; do not allocate for a write that cannot succeed
     if new == old or (managed is False and same_but_times(new, old)):
+        await ep.prepare((current,))
         return ep.view(current)
     if should_delete_during_update(ep, new, old):
         from k3sd.apiserver import deletion
@@ -337,7 +340,7 @@ async def _swap(ep: Endpoint, ctx: RequestContext, key: str, revision: int, old:
         if ctx.dry_run:
             done = True
             return Rendered(new)
-        stored = storage.encode(ep.to_storage(new) if ep.to_storage else new)
+        stored = storage.encode(await ep.stored_form(new) if ep.to_storage else new)
         try:
             written = await ep.registry.backend.update(key, stored, revision, ep.event_ttl)
         except CompareFailed as failed:

@@ -70,7 +70,7 @@ class InProcessClient:
         ctx = self._context("get", resource, namespace, name, subresource)
         if subresource not in ("", "status"):
             return (await self._registry.handle(ctx, "get", None)).obj
-        return self._registry.get(ctx).obj
+        return (await self._registry.fetch(ctx)).obj
 
     async def list(
         self,

@@ -33,9 +33,8 @@ def build_chain(registry: Registry, settings: Settings) -> Sequence[AdmissionPlu
         PersistentVolumeClaimResize,
         StorageObjectInUseProtection,
     )
-    from k3sd.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook, WebhookCaller
+    from k3sd.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
 
-    caller = WebhookCaller(registry)
     rows: list[AdmissionPlugin] = [
         NamespaceLifecycle(registry),
         ServiceAccount(registry, settings),
@@ -50,9 +49,9 @@ def build_chain(registry: Registry, settings: Settings) -> Sequence[AdmissionPlu
         PersistentVolumeClaimResize(registry),
         RuntimeClass(registry),
         DefaultIngressClass(registry),
-        MutatingAdmissionWebhook(registry, caller),
+        MutatingAdmissionWebhook(registry),
         ValidatingAdmissionPolicy(registry),
-        ValidatingAdmissionWebhook(registry, caller),
+        ValidatingAdmissionWebhook(registry),
         ResourceQuota(registry),
     ]
     disabled = {name for text in settings.apiserver_args.get("disable-admission-plugins", ()) for name in text.split(",")}

@@ -16,6 +16,7 @@ from k3sd.apimachinery.errors import Obj, StatusError, internal
 from k3sd.apimachinery.resource import Resource
 from k3sd.apimachinery.selectors import LabelSelector, label_selector_from
 from k3sd.apiserver.request import Attributes
+from k3sd.apiserver.webhookclient import CallFailed
 from k3sd.lib.cel import CompileError, EvaluationError, Program, compile_expression
 
 OPTIONS_KINDS = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}
@@ -143,10 +144,6 @@ def build_question(attrs: Attributes, user: Obj) -> Question:
     kind = OPTIONS_KINDS.get(attrs.operation)
     request["options"] = {"kind": kind, "apiVersion": "meta.k8s.io/v1", **attrs.options} if kind else None
     return Question(uid, {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request})
-
-
-class CallFailed(Exception):
-    """The webhook could not be asked, or did not answer properly. ``failurePolicy`` decides what that means."""
 
 
 class Verdict(NamedTuple):

@@ -8,29 +8,23 @@ Mutating webhooks run one after the other, sorted by configuration, validating o
 from __future__ import annotations
 
 import asyncio
-import base64
-import socket
-import ssl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-
-import aiohttp
-from aiohttp.abc import AbstractResolver
 
 from k3sd.apimachinery import codec, schema
 from k3sd.apimachinery.conform import conform
 from k3sd.apimachinery.defaults import apply_defaults
-from k3sd.apimachinery.errors import Obj, StatusError, internal
+from k3sd.apimachinery.errors import Obj, internal
 from k3sd.apimachinery.patch import json_patch
 from k3sd.apimachinery.resource import Resource
 from k3sd.apis import resources
-from k3sd.apiserver import serviceresolver
 from k3sd.apiserver.admission import webhookrules
 from k3sd.apiserver.admission.plugin import Plugin
-from k3sd.apiserver.admission.webhookrules import CallFailed, Hook, Verdict
+from k3sd.apiserver.admission.webhookrules import Hook, Verdict
 from k3sd.apiserver.follow import follow
 from k3sd.apiserver.kinds.reviews import user_obj
 from k3sd.apiserver.request import Attributes
+from k3sd.apiserver.webhookclient import CallFailed
 from k3sd.lib.cel import EvaluationError
 
 if TYPE_CHECKING:
@@ -50,102 +44,14 @@ EXEMPT = frozenset(
 """Never sent to webhooks: a broken one could otherwise not be repaired."""
 
 
-class _Resolver(AbstractResolver):
-    """Names of Services become one of their endpoints; other names are the system's to resolve."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self._others = aiohttp.ThreadedResolver()
-
-    async def resolve(self, host: str, port: int = 0, family: int = socket.AF_INET) -> list[dict[str, Any]]:
-        name, _, rest = host.partition(".")
-        namespace, _, suffix = rest.partition(".")
-        if suffix != "svc":
-            found: list[dict[str, Any]] = await self._others.resolve(host, port, family)
-            return found
-        address, number = serviceresolver.resolve(self._registry, namespace, name, str(port))
-        kind = socket.AF_INET6 if ":" in address else socket.AF_INET
-        return [{"hostname": host, "host": address, "port": number, "family": kind, "proto": 0, "flags": socket.AI_NUMERICHOST}]
-
-    async def close(self) -> None:
-        await self._others.close()
-
-
-class WebhookCaller:
-    """Sends AdmissionReviews. One connection pool for all webhooks; made when first needed."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self._session: aiohttp.ClientSession | None = None
-        self._contexts: dict[str, ssl.SSLContext] = {}
-
-    def _context(self, bundle: str) -> ssl.SSLContext:
-        """Trusts ``caBundle`` alone, or the system where there is none."""
-        context = self._contexts.get(bundle)
-        if context is None:
-            if len(self._contexts) >= 64:
-                self._contexts.clear()
-            context = ssl.create_default_context()
-            if bundle:
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                context.load_verify_locations(cadata=base64.b64decode(bundle).decode())
-            self._contexts[bundle] = context
-        return context
-
-    def _url(self, client: Obj) -> str:
-        """A Service is asked by its name, which the resolver turns into an endpoint and TLS into the expected certificate."""
-        service = client.get("service")
-        if service is None:
-            return str(client.get("url", ""))
-        return f"https://{service['name']}.{service['namespace']}.svc:{service.get('port') or 443}{service.get('path') or ''}"
-
-    async def ask(self, hook: Hook, attrs: Attributes, *, mutating: bool) -> Verdict:
-        """Raises CallFailed."""
-        question = webhookrules.build_question(attrs, user_obj(attrs.ctx.user))
-        url = self._url(hook.client)
-        url = f"{url}{'&' if '?' in url else '?'}timeout={hook.timeout_seconds}s"
-        if self._session is None:
-            # No connection is kept: a pod that has gone since must not fail a request.
-            connector = aiohttp.TCPConnector(resolver=_Resolver(self._registry), use_dns_cache=False, force_close=True)
-            self._session = aiohttp.ClientSession(connector=connector)
-        try:
-            async with (
-                asyncio.timeout(hook.timeout_seconds),
-                self._session.post(
-                    url,
-                    data=codec.encode(question.review),
-                    headers={"Content-Type": "application/json", "Accept": "application/json"},
-                    ssl=self._context(hook.client.get("caBundle") or ""),
-                    allow_redirects=False,
-                ) as answer,
-            ):
-                body = await answer.content.read(MAX_ANSWER_BYTES)
-                if answer.status != 200:
-                    text = body[:200].decode(errors="replace")
-                    raise CallFailed(f'Post "{url}": the server answered {answer.status}: {text}')
-        except TimeoutError as error:
-            raise CallFailed(f'Post "{url}": context deadline exceeded') from error
-        except StatusError as error:
-            raise CallFailed(f'Post "{url}": {error.message}') from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise CallFailed(f'Post "{url}": {error}') from error
-        return webhookrules.parse_answer(body, question.uid, mutating=mutating)
-
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-
 class _Webhooks(Plugin):
     """The hooks of one kind of configuration."""
 
     source: Resource
     mutating = False
 
-    def __init__(self, registry: Registry, caller: WebhookCaller) -> None:
+    def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._caller = caller
         self._by_configuration: dict[str, list[Hook]] = {}
         self._following = False
 
@@ -159,9 +65,6 @@ class _Webhooks(Plugin):
             self._following = True
             follow(self._registry, self.source, self._on_configuration)
         return not self._by_configuration
-
-    async def close(self) -> None:
-        await self._caller.close()
 
     def _on_configuration(self, event: str, obj: Obj, old: Obj | None) -> None:
         name = obj["metadata"]["name"]
@@ -217,8 +120,11 @@ class _Webhooks(Plugin):
 
     async def _verdict(self, hook: Hook, attrs: Attributes) -> Verdict | None:
         """None when the hook could not be asked and its policy is to ignore that."""
+        question = webhookrules.build_question(attrs, user_obj(attrs.ctx.user))
+        client = self._registry.webhooks
         try:
-            verdict = await self._caller.ask(hook, attrs, mutating=self.mutating)
+            body = await client.post(hook.client, question.review, hook.timeout_seconds, MAX_ANSWER_BYTES)
+            verdict = webhookrules.parse_answer(body, question.uid, mutating=self.mutating)
         except CallFailed as error:
             if hook.fails_closed:
                 raise webhookrules.call_error(hook.name, error) from error

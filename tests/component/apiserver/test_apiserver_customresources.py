@@ -14,6 +14,8 @@ import pytest
 from k3sd.apimachinery.errors import StatusError
 from k3sd.apimachinery.resource import Resource
 from k3sd.apis import columns, resources
+from k3sd.apiserver.options import ListOptions
+from k3sd.apiserver.request import LOOPBACK, RequestContext
 from tests.component.apiserver.conftest import Http
 from tests.support.apiserver import TestServer, run_server
 
@@ -155,6 +157,55 @@ async def test_a_changed_schema_holds_at_once(server: TestServer, crd: dict[str,
     await server.registry.client().update(resources.CUSTOMRESOURCEDEFINITIONS, changed)
     _, _, created = await http("POST", BASE, widget(extra="x"))
     assert created["spec"]["extra"] == "x"
+
+
+async def test_defaults_of_a_grown_schema_are_read_from_storage(server: TestServer, crd: dict[str, Any], http: Http) -> None:
+    client = server.registry.client()
+    _, _, stored = await http("POST", BASE, widget("a", color="blue"))
+    row = server.registry.served.find("example.com", "v1", "widgets")
+    assert row is not None
+    changed = copy.deepcopy(crd)
+    properties = changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    properties["extra"] = {"type": "string", "default": "new"}
+    del properties["color"]
+    await client.update(resources.CUSTOMRESOURCEDEFINITIONS, changed)
+    expected = {**stored, "spec": {"size": 1, "extra": "new"}}
+    for _ in range(3):  # the connection's short way included
+        assert (await http("GET", f"{BASE}/a"))[2] == expected
+        assert (await http("GET", BASE))[2]["items"] == [expected]
+    assert (await http("GET", f"{BASE}?labelSelector=!none"))[2]["items"] == [expected]
+    watch = await server.registry.watch(
+        RequestContext(LOOPBACK, "watch", row, namespace="default"), ListOptions.from_query({"resourceVersion": ""}, True)
+    )
+    assert [(t, item.obj) for t, item in await watch.next()] == [("ADDED", expected)]
+    await client.patch(row, "a", {"metadata": {"labels": {"x": "y"}}}, "default")
+    ((change, item),) = await watch.next()
+    assert change == "MODIFIED" and item.obj["spec"] == {"size": 1, "extra": "new"}
+    watch.close()
+    entry = server.registry.endpoint(row).cache.list()[0]
+    assert b'"extra":"new"' in entry.raw, "a write stores what was read"
+    _, _, created = await http("POST", BASE, widget("b"))
+    item = server.registry.get(RequestContext(LOOPBACK, "get", row, namespace="default", name="b"))
+    assert item.obj == created
+    assert item is server.registry.endpoint(row).cache.get("/registry/example.com/widgets/default/b"), "bytes that fit stay"
+
+
+async def test_what_another_storage_version_left_is_served_in_this_one(
+    server: TestServer, crd: dict[str, Any], http: Http
+) -> None:
+    await http("POST", BASE, widget("a"))
+    changed = copy.deepcopy(crd)
+    for version in changed["spec"]["versions"]:
+        version["storage"] = not version["storage"]
+    await server.registry.client().update(resources.CUSTOMRESOURCEDEFINITIONS, changed)
+    for version in ("v1", "v1beta1"):
+        _, _, listed = await http("GET", f"/apis/example.com/{version}/widgets")
+        assert [i["apiVersion"] for i in listed["items"]] == [f"example.com/{version}"]
+    await http("POST", BASE, widget("b"))
+    row = server.registry.served.find("example.com", "v1", "widgets")
+    assert row is not None
+    stored = [json.loads(e.raw)["apiVersion"] for e in server.registry.endpoint(row).cache.list()]
+    assert stored == ["example.com/v1", "example.com/v1beta1"]
 
 
 async def test_deleting_a_definition_deletes_its_objects(server: TestServer, crd: dict[str, Any], http: Http) -> None:

@@ -23,30 +23,50 @@ from cryptography.x509.oid import NameOID
 from k3sd.apimachinery.errors import StatusError
 from k3sd.apis import resources as r
 from k3sd.apiserver.admission.webhookrules import rule_matches
+from k3sd.apiserver.options import ListOptions
 from k3sd.apiserver.registry import Registry
+from k3sd.apiserver.request import LOOPBACK, RequestContext
 from k3sd.apiserver.startup import make_namespaces
 from k3sd.apiserver.watchcache import WatchCache
-from k3sd.client.inprocess import InProcessClient
 from k3sd.config.settings import Settings
 from k3sd.datastore import open_backend
 
 Respond = Callable[[dict[str, Any]], dict[str, Any]]
+Convert = Respond
+
+
+def convert_color(request: dict[str, Any]) -> dict[str, Any]:
+    """v1 says ``spec.color``, v2 ``color``; metadata as it came, but for what a webhook may not change."""
+    out = []
+    for obj in deepcopy(request["objects"]):
+        if request["desiredAPIVersion"].endswith("v2"):
+            obj["color"] = obj.pop("spec")["color"]
+        else:
+            obj["spec"] = {"color": obj.pop("color")}
+        obj["metadata"]["annotations"] = {"converted": "to " + request["desiredAPIVersion"]}
+        obj["metadata"]["generation"] = 77
+        out.append({**obj, "apiVersion": request["desiredAPIVersion"]})
+    return {"uid": request["uid"], "convertedObjects": out, "result": {"status": "Success"}}
 
 
 class Hook:
     """A webhook server behind Service ``default/hook``; ``respond`` makes the response of a request."""
 
-    def __init__(self, client: InProcessClient, bundle: str, port: int) -> None:
-        self.client = client
+    def __init__(self, registry: Registry, bundle: str, port: int) -> None:
+        self.registry = registry
+        self.client = registry.client()
         self.bundle = bundle
         self.port = port
         self.requests: list[dict[str, Any]] = []
         self.respond: Respond = lambda request: {"allowed": True}
         self.delay: asyncio.Event | None = None
+        self.convert: Convert = convert_color
 
     async def handle(self, request: web.Request) -> web.Response:
         review = await request.json()
         self.requests.append(review["request"])
+        if review["kind"] == "ConversionReview":
+            return web.json_response({**review, "response": self.convert(review["request"])})
         if self.delay is not None:
             await self.delay.wait()
         response = {"uid": review["request"]["uid"], **self.respond(review["request"])}
@@ -126,7 +146,7 @@ async def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         "ports": [{"name": "https", "port": port}],
     }
     await client.create(r.ENDPOINTSLICES, piece, "default")
-    holder.append(Hook(client, bundle, port))
+    holder.append(Hook(registry, bundle, port))
     yield holder[0]
     await registry.close()
     await runner.cleanup()
@@ -287,3 +307,105 @@ async def test_match_conditions_must_compile_and_fail_closed(hook: Hook) -> None
     with pytest.raises(StatusError, match="match conditions could not be evaluated"):
         await hook.config_map()
     assert hook.requests == []
+
+
+PAINT = {"type": "object", "properties": {"color": {"type": "string"}}}
+PAINTS = {
+    "metadata": {"name": "paints.example.com"},
+    "spec": {
+        "group": "example.com",
+        "scope": "Namespaced",
+        "names": {"plural": "paints", "kind": "Paint"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": PAINT}}},
+            },
+            {
+                "name": "v2",
+                "served": True,
+                "storage": False,
+                "selectableFields": [{"jsonPath": ".color"}],
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {"color": {"type": "string"}, "weight": {"type": "integer", "default": 3}},
+                    }
+                },
+            },
+        ],
+    },
+}
+
+
+async def paints(hook: Hook) -> tuple[Registry, Any, Any]:
+    """The definition with conversion by the hook, and its two rows."""
+    registry = hook.registry
+    registry.custom.start()
+    definition = deepcopy(PAINTS)
+    service = {"name": "hook", "namespace": "default", "path": "/x"}
+    webhook = {"clientConfig": {"caBundle": hook.bundle, "service": service}, "conversionReviewVersions": ["v1"]}
+    definition["spec"]["conversion"] = {"strategy": "Webhook", "webhook": webhook}
+    await hook.client.create(r.CUSTOMRESOURCEDEFINITIONS, definition)
+    rows = [registry.served.find("example.com", version, "paints") for version in ("v1", "v2")]
+    return registry, *rows
+
+
+async def test_conversion_of_reads_is_asked_once(hook: Hook) -> None:
+    _, v1, v2 = await paints(hook)
+    for name, color in (("a", "red"), ("b", "blue")):
+        await hook.client.create(v1, {"metadata": {"name": name}, "spec": {"color": color}}, "default")
+    assert not hook.requests
+    found = await hook.client.get(v2, "a", "default")
+    assert (found["apiVersion"], found["color"], found["weight"]) == ("example.com/v2", "red", 3)
+    metadata = found["metadata"]
+    assert metadata["annotations"] == {"converted": "to example.com/v2"} and metadata["generation"] == 1
+    assert metadata["name"] == "a" and metadata["resourceVersion"]
+    listed = await hook.client.list(v2, "default")
+    assert [o["color"] for o in listed.items] == ["red", "blue"]
+    assert [len(q["objects"]) for q in hook.requests] == [1, 1], "what was converted is not asked about again"
+    chosen = await hook.client.list(v2, "default", field_selector="color=blue")
+    assert [o["metadata"]["name"] for o in chosen.items] == ["b"]
+    assert len(hook.requests) == 2
+
+
+async def test_conversion_of_writes_and_watches(hook: Hook) -> None:
+    registry, v1, v2 = await paints(hook)
+    watch = await registry.watch(RequestContext(LOOPBACK, "watch", v2), ListOptions.from_query({}, True))
+    await hook.client.create(v2, {"metadata": {"name": "a"}, "color": "red"}, "default")
+    ((change, item),) = await watch.next()
+    assert change == "ADDED" and item.obj["color"] == "red" and item.obj["apiVersion"] == "example.com/v2"
+    stored = registry.endpoint(v1).cache.list()[0].obj
+    assert (stored["apiVersion"], stored["spec"]) == ("example.com/v1", {"color": "red"})
+    await hook.client.patch(v2, "a", {"color": "green"}, "default")
+    ((change, item),) = await watch.next()
+    assert change == "MODIFIED" and item.obj["color"] == "green"
+    assert (await hook.client.get(v1, "a", "default"))["spec"] == {"color": "green"}
+    await hook.client.delete(v2, "a", "default")
+    ((change, item),) = await watch.next()
+    assert change == "DELETED" and item.obj["color"] == "green"
+    watch.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ({"result": {"status": "Failed", "message": "too bright"}}, "failed: too bright"),
+        ({"result": {"status": "Success"}, "convertedObjects": []}, "returned 0 objects, expected 1"),
+        (
+            {"result": {"status": "Success"}, "convertedObjects": [{"kind": "Paint", "apiVersion": "example.com/v1"}]},
+            "returned invalid converted object at index 0: invalid groupVersion (expected example.com/v2, received "
+            "example.com/v1)",
+        ),
+    ],
+)
+async def test_conversion_that_fails(hook: Hook, answer: dict[str, Any], text: str) -> None:
+    _, v1, v2 = await paints(hook)
+    await hook.client.create(v1, {"metadata": {"name": "a"}, "spec": {"color": "red"}}, "default")
+    hook.convert = lambda request: {"uid": request["uid"], **answer}
+    with pytest.raises(StatusError) as caught:
+        await hook.client.get(v2, "a", "default")
+    assert caught.value.code == 500
+    assert caught.value.message.endswith(f"conversion webhook for example.com/v1, Kind=Paint {text}")
