@@ -105,6 +105,32 @@ def load(role: Role, argv: Sequence[str], environ: Mapping[str, str]) -> Loaded:
     return Loaded(role, values, tuple(files), tuple(problems))
 
 
+def start_arguments(loaded: Loaded) -> tuple[str, ...]:
+    """What the node was started with, from flags and files alike, as a command line would say it: the role, then option and
+    value in turn. Secrets are masked. Source: K3s ``pkg/nodeconfig``, ``getNodeArgs``."""
+    words: list[str] = [loaded.role]
+    for name, value in loaded.values.items():
+        if not value.explicit or value.origin == value.option.env or (name == "config" and value.origin != "--config"):
+            continue
+        if value.option.kind == "bool" and value.value is True:
+            words.append(f"--{name}")
+            continue
+        items = value.value if isinstance(value.value, tuple) and not value.option.secret else (value.shown,)
+        for item in items:
+            words += [f"--{name}", item]
+    return tuple(words)
+
+
+def start_environment(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str]:
+    """The ``K3S_*`` variables, secrets masked. Source: K3s ``pkg/nodeconfig``, ``getNodeEnv``."""
+    secrets = {option.env for option in OPTIONS if option.secret}
+    return {
+        name: "********" if name in secrets else value
+        for name, value in sorted(environ.items())
+        if name.startswith("K3S_") and name not in ("K3S_DATA_DIR",)
+    }
+
+
 # command line
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from k3sd.config.component_args import check_component_args, parse_component_args
-from k3sd.config.load import Loaded, load
+from k3sd.config.load import Loaded, load, start_arguments, start_environment
 from k3sd.config.machine import Machine
 from k3sd.config.options import Role
 from k3sd.config.paths import ADMIN_KUBECONFIG, CONTAINERD_SOCKET, Paths
@@ -133,6 +133,8 @@ class _Resolver:
             controller_manager_args=self.component_args("kube-controller-manager-arg", "kube-controller-arg"),
             scheduler_args=self.component_args("kube-scheduler-arg"),
             kube_proxy_args=self.component_args("kube-proxy-arg"),
+            node_args=start_arguments(loaded),
+            node_env=start_environment(loaded, self.environ),
             systemd_cgroup=self.systemd_cgroup(),
         )
         self.check_combinations()

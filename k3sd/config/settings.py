@@ -69,6 +69,9 @@ class Settings:
     controller_manager_args: dict[str, tuple[str, ...]] = field(default_factory=dict)
     scheduler_args: dict[str, tuple[str, ...]] = field(default_factory=dict)
     kube_proxy_args: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    # how this node was started, for its annotations: option and value in turn, and K3S_*; secrets are masked
+    node_args: tuple[str, ...] = ()
+    node_env: dict[str, str] = field(default_factory=dict)
     # facts of this machine, found by the preflight
     restrict_oom_score_adj: bool = False
     systemd_cgroup: bool = False

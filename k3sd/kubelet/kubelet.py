@@ -57,10 +57,7 @@ _LOAD_BALANCER_SYSCTLS = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
 
 
 class Kubelet:
-    """One a node. ``client`` speaks as ``system:node:<name>``. ``listener`` is where its HTTPS server listens (none without).
-
-    ``node_args`` and ``node_env`` are K3s's annotations, JSON with secrets masked.
-    """
+    """One a node. ``client`` speaks as ``system:node:<name>``. ``listener`` is its HTTPS server's (none without)."""
 
     def __init__(
         self,
@@ -71,8 +68,6 @@ class Kubelet:
         layout: Layout | None = None,
         listener: socket.socket | None = None,
         tls: ssl.SSLContext | None = None,
-        node_args: str = "",
-        node_env: str = "",
     ) -> None:
         self._settings = settings
         self._client = client
@@ -116,8 +111,6 @@ class Kubelet:
             self._machine,
             pressure=self._eviction.look,
             on_network_ready=self._retry_all,
-            node_args=node_args,
-            node_env=node_env,
         )
         self._static = StaticPods(
             settings.paths.pod_manifests,

@@ -5,6 +5,9 @@ Source: Kubernetes 1.36 ``pkg/kubelet/nodestatus/setters.go``; K3s 1.36 ``pkg/ag
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -206,8 +209,9 @@ def parse_taint(text: str) -> Obj:
     return {"key": key, "effect": effect, **({"value": value} if value else {})}
 
 
-def build_annotations(settings: Settings, node_args: str, node_env: str) -> dict[str, str]:
-    """K3s's own. ``node_args`` and ``node_env`` are JSON with secrets already masked."""
+def build_annotations(settings: Settings) -> dict[str, str]:
+    """K3s's own."""
+    args, env = (json.dumps(value, separators=(",", ":")) for value in (settings.node_args, settings.node_env))
     out = {
         "k3s.io/hostname": settings.node_name,
         "k3s.io/internal-ip": ",".join(settings.node_ips),
@@ -215,10 +219,10 @@ def build_annotations(settings: Settings, node_args: str, node_env: str) -> dict
     }
     if settings.node_external_ips:
         out["k3s.io/external-ip"] = ",".join(settings.node_external_ips)
-    if node_args:
-        out["k3s.io/node-args"] = node_args
-    if node_env:
-        out["k3s.io/node-env"] = node_env
+    if settings.node_args:
+        out["k3s.io/node-args"] = args
+        out["k3s.io/node-env"] = env
+        out["k3s.io/node-config-hash"] = base64.b32encode(hashlib.sha256((args + env).encode()).digest()).decode()
     return out
 
 

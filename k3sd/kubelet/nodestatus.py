@@ -64,8 +64,6 @@ class NodeStatus:
         *,
         pressure: Callable[[], Health] = Health,
         on_network_ready: Callable[[], None] = lambda: None,
-        node_args: str = "",
-        node_env: str = "",
         kubelet_port: int = KUBELET_PORT,
     ) -> None:
         self._client = client
@@ -75,7 +73,7 @@ class NodeStatus:
         self._facts = facts
         self._pressure = pressure
         self._on_network_ready = on_network_ready
-        self._annotations = build_annotations(settings, node_args, node_env)
+        self._annotations = build_annotations(settings)
         self._port = kubelet_port
         self._runtime_version = ""
         self._reported_at = 0.0

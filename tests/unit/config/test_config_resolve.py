@@ -51,6 +51,8 @@ def test_defaults() -> None:
         node_name="node1",
         node_ips=("192.0.2.10",),
         write_kubeconfig="/etc/rancher/k3s/k3s.yaml",
+        node_args=("server",),
+        node_env={"K3S_CONFIG_FILE": "/dev/null"},
     )
     assert settings.cluster_dns == "10.43.0.10"
 
@@ -245,3 +247,22 @@ def test_no_setting_is_silently_ignored() -> None:
     text = "".join(path.read_text() for path in paths)
     unread = {field.name for field in fields(Settings) if not re.search(rf"\.{field.name}\b", text)}
     assert unread == set(NOT_READ)
+
+
+def test_how_the_node_was_started_is_kept_without_secrets(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("node-label:\n- a=b\n- c=d\ndatastore-endpoint: postgres://u:geheim@h/db\n")
+    settings = resolve(
+        "server",
+        ["--disable-agent", "--token=geheim", "--node-name", "n"],
+        {"K3S_CONFIG_FILE": str(file), "K3S_AGENT_TOKEN": "geheim", "K3S_DATA_DIR": "/x", "HOME": "/root"},
+        FakeMachine(),
+    )
+    words = list(settings.node_args)
+    assert words[0] == "server" and "--disable-agent" in words
+    assert [words[i + 1] for i, word in enumerate(words) if word == "--node-label"] == ["a=b", "c=d"]
+    for name, value in (("--token", "********"), ("--datastore-endpoint", "********"), ("--node-name", "n")):
+        assert words[words.index(name) + 1] == value
+    assert "--agent-token" not in words, "it came from the environment"
+    assert settings.node_env == {"K3S_AGENT_TOKEN": "********", "K3S_CONFIG_FILE": str(file)}
+    assert Settings.from_json(settings.to_json()) == settings

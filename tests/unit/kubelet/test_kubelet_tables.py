@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from k3sd.config.settings import Settings
 from k3sd.kubelet import admission, backoff, cgroups, credentials, eviction, nodeobject, podinfo, staticpods
 from k3sd.kubelet.containerconfig import (
     DNS,
@@ -529,3 +531,16 @@ def test_eviction_order() -> None:
         made("high", 10, resources()),
     ]
     assert [podinfo.uid(p) for p in eviction.rank(pods)] == ["best", "guaranteed", "high"]
+
+
+def test_annotations_say_how_the_node_was_started() -> None:
+    settings = Settings(
+        node_name="n", node_ips=("192.0.2.1",), node_args=("server", "--token", "********"), node_env={"K3S_X": "y"}
+    )
+    found = nodeobject.build_annotations(settings)
+    assert found["k3s.io/node-args"] == '["server","--token","********"]'
+    assert found["k3s.io/node-env"] == '{"K3S_X":"y"}'
+    assert found["k3s.io/node-config-hash"] == "HTWZSDGPHGNYPJ6UPL4TLGOXEEYOHCNR6FFFHIXQSF2UNQ2IPOQQ===="
+    changed = nodeobject.build_annotations(replace(settings, node_args=("server",)))
+    assert changed["k3s.io/node-config-hash"] != found["k3s.io/node-config-hash"]
+    assert "k3s.io/node-args" not in nodeobject.build_annotations(Settings(node_ips=("192.0.2.1",)))
