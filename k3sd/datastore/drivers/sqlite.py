@@ -78,6 +78,7 @@ class SqliteLog:
         self._values_bytes = 0
         self._revision = 0
         self._unflushed_bytes = 0
+        self._finish_checkpoint = False
         self._stale = False
         self._step = 128
         self._inserts = {1 << i: sql.INSERT + ", ".join([sql.INSERT_VALUES] * (1 << i)) for i in range(7)}
@@ -202,6 +203,8 @@ class SqliteLog:
             for attempt in (1, 2, 3):
                 if self._stale:
                     self._reopen()
+                elif self._finish_checkpoint:
+                    self._restart_log()
                 try:
                     return self._commit_once(ops)
                 except sqlite3.IntegrityError:
@@ -374,8 +377,16 @@ class SqliteLog:
         with self._translated("checkpoint"):
             db = self._reader()
             db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._finish_checkpoint = True
             if os.path.getsize(f"{self.path}-wal") > WAL_LIMIT_BYTES:
                 db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+
+    def _restart_log(self) -> None:
+        """Move the little that came since ``maintain`` too, so that the log starts over in its blocks: to make one durable
+        that grows costs the disk twice as much. Where a reader is in the way, the next round does it."""
+        assert self._db is not None
+        self._finish_checkpoint = False
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def size(self) -> int:
         with self._translated("read"):
