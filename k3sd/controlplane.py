@@ -101,6 +101,7 @@ async def serve(settings: Settings, listener: socket.socket, reporter: Reporter)
         informers = InformerFactory(client)
         stack.push_async_callback(informers.stop)
         async with asyncio.TaskGroup() as group:
+            group.create_task(_component("datastore", backend.lost()), name="datastore")
             group.create_task(_component("controllers", _controllers(client, informers, settings)), name="controllers")
             group.create_task(_component("scheduler", _scheduler(client, informers, settings)), name="scheduler")
             group.create_task(_component("node roles", noderoles.run(client, informers, settings)), name="noderoles")

@@ -163,6 +163,10 @@ class Backend(Protocol):
         """Call ``listener`` synchronously in the event loop with every committed batch, all keys, in revision order, before
         the writers are answered. Returns the function that unsubscribes. The listener must not raise or block."""
 
+    async def lost(self) -> None:
+        """Raise DatastoreError once changes were compacted before this process saw them, which happens only to a server that
+        lagged behind or was cut off for long: listeners missed something and must begin anew. Else wait for ever."""
+
     async def renew(self, lease_seconds: int) -> None:
         """Begin the time of every key with this lease anew, as far as this process decides about it."""
 

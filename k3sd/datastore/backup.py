@@ -252,11 +252,11 @@ def _server_log(driver: str, endpoint: str, tls: TLS) -> ServerLog:
 
 @contextlib.contextmanager
 def _connected(log: ServerLog) -> Iterator[ServerLog]:
-    from k3sd.datastore.drivers.server import Duplicate, Lost
+    from k3sd.datastore.drivers.server import Duplicate, Held, Lost
 
     try:
         yield log
-    except (Lost, Duplicate) as e:
+    except (Lost, Held, Duplicate) as e:
         raise DatastoreError(f"the {log.product} database at {log.where} does not answer: {' '.join(str(e).split())}") from e
     finally:
         log.close()

@@ -31,6 +31,22 @@ class TLS:
     def __bool__(self) -> bool:
         return bool(self.cafile or self.certfile or self.keyfile)
 
+    def check(self) -> None:
+        """Raise DatastoreError for a file that cannot be read, and for a certificate without its key or the reverse: the
+        database libraries say little about either, or take none instead."""
+        for option in ("cafile", "certfile", "keyfile"):
+            if name := getattr(self, option):
+                try:
+                    with open(name, "rb"):
+                        pass
+                except OSError as e:
+                    raise DatastoreError(f"--datastore-{option} {name}: {e.strerror}") from e
+        if bool(self.certfile) != bool(self.keyfile):
+            raise DatastoreError("--datastore-certfile and --datastore-keyfile belong together: name both or neither")
+
+
+TLS_HINT = "; check --datastore-cafile, -certfile and -keyfile"
+
 
 def driver_of(endpoint: str) -> str:
     """The driver's name for an endpoint; ``sqlite`` when it is empty. Never quotes the rest, which may hold a password."""

@@ -114,6 +114,31 @@ class Hub:
         self._watches: dict[Watch, None] = {}
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
+        self._lost: asyncio.Future[None] | None = None
+        self._loss: DatastoreError | None = None
+
+    async def lost(self) -> None:
+        """See ``Backend.lost``."""
+        if self._loss is None:
+            if self._lost is None:
+                self._lost = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._lost)
+        if self._loss is not None:
+            raise self._loss
+
+    def lose(self, revision: int, compacted: int) -> None:
+        """Go on at ``compacted`` although changes after ``revision`` are gone: watches end with Compacted, so that their
+        readers list again, and whoever waits for ``lost`` hears of it."""
+        for watch in tuple(self._watches):
+            watch.fail(Compacted(revision, compacted))
+        self.publish((), compacted)
+        self._loss = DatastoreError(
+            f"changes between revisions {revision} and {compacted} of the datastore were compacted before this server saw "
+            "them: it was cut off or stopped for too long and must read everything again"
+        )
+        log.error("%s", self._loss)
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(None)
 
     def reached(self, revision: int) -> asyncio.Future[None]:
         """Done when everything up to ``revision`` was published."""

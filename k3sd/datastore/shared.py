@@ -3,7 +3,8 @@
 The database numbers the rows, and rows become visible out of order. ``Sequencer`` puts them in order again: what this process
 wrote itself is known at once, the rest is read by one follower that is woken by the database (or looks after a while). A
 revision that stays empty belongs to an aborted transaction and is filled with a gap row, as kine does; a transaction still
-under way makes the filler wait and then lose, so nothing is skipped.
+under way makes the filler wait and then lose, so nothing is skipped. Everything that waits for the database or for such a
+transaction waits for a bounded time and then says for what.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from k3sd.datastore import compact, mvcc
 from k3sd.datastore.backend import DatastoreError, Event, KeyValue, ListResult, Unavailable
@@ -23,13 +25,15 @@ from k3sd.datastore.store import LogStore, answer
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 PAGE = 500
 SECOND_LOOK_SECONDS = 0.002
 """Between the first sight of an empty revision and filling it."""
 MAX_FILL = 1000
 BACKOFF_CAP_SECONDS = 5.0
 WAIT_SECONDS = 10.0
-"""How long an answer waits for revisions before its own that another server has not finished."""
+"""How long an answer waits for the database, or for revisions before its own that another server has not finished."""
 
 
 class SharedLog(Log, Protocol):
@@ -48,6 +52,14 @@ class SharedLog(Log, Protocol):
 
     def fill(self, first: int, last: int) -> None:
         """Put gap rows on the revisions that are still empty."""
+        ...
+
+    def find_compact_revision(self) -> int:
+        """The compact revision as the database has it now."""
+        ...
+
+    def leased(self) -> Sequence[tuple[str, int, int]]:
+        """``Opened.leased`` as it is now."""
         ...
 
     def open_listener(self) -> None:
@@ -93,6 +105,8 @@ class Sequencer:
     def skip(self, revision: int) -> None:
         """Go on behind ``revision`` although something before it is missing."""
         self.revision = max(self.revision, revision)
+        for known in [r for r in self._pending if r <= self.revision]:
+            del self._pending[known]
 
 
 class SharedStore(LogStore):
@@ -113,6 +127,10 @@ class SharedStore(LogStore):
         self._wake = asyncio.Event()
         self._follower: asyncio.Task[None] | None = None
         self._thread: ThreadPoolExecutor | None = None
+        self._unanswered: deque[tuple[float, str, asyncio.Future[object]]] = deque()
+        self._deadline: asyncio.TimerHandle | None = None
+        self._behind = ""
+        """Why the follower cannot go on."""
 
     # lifecycle
 
@@ -138,10 +156,24 @@ class SharedStore(LogStore):
         self._follower = asyncio.create_task(self._follow_loop(), name="datastore-follow")
 
     async def _listen(self) -> None:
-        assert self._loop is not None and self._thread is not None
+        assert self._loop is not None
         self._shared.unlisten()
-        await self._loop.run_in_executor(self._thread, self._shared.open_listener)
+        await self._in_follower(self._shared.open_listener)
         self._shared.listen(self._loop, self._wake.set)
+
+    async def _in_follower(self, function: Callable[..., T], *args: object) -> T:
+        assert self._loop is not None and self._thread is not None
+        return await self._bounded(self._loop.run_in_executor(self._thread, function, *args))
+
+    async def _bounded(self, work: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                return await work
+        except TimeoutError:
+            raise Unavailable(f"the datastore did not answer within {WAIT_SECONDS:.0f} s") from None
+
+    async def _read(self, function: Callable[..., T], *args: object) -> T:
+        return await self._bounded(super()._read(function, *args))
 
     async def _unfollow(self) -> None:
         if self._follower is not None:
@@ -149,6 +181,8 @@ class SharedStore(LogStore):
             await asyncio.gather(self._follower, return_exceptions=True)
             self._follower = None
         self._shared.unlisten()
+        if self._deadline is not None:
+            self._deadline.cancel()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.shutdown)
             self._thread = None
@@ -171,26 +205,24 @@ class SharedStore(LogStore):
                 foreign = await self._catch_up()
             except DatastoreError as e:
                 failures += 1
-                self.problem = str(e)
+                self.problem = self._behind = str(e)
                 if failures == 1:
                     logger.warning("following the datastore failed, trying again: %s", e)
                 rest = min(0.1 * 2**failures, BACKOFF_CAP_SECONDS)
                 continue
             if failures:
                 logger.info("following the datastore again at revision %d", self._sequence.revision)
-                self.problem = ""
+                self.problem = self._behind = ""
             failures = 0
             busy = self._shared.quiet_seconds / 16
             rest = busy if foreign else min(max(rest, busy) * 2, self._shared.quiet_seconds)
 
     async def _catch_up(self) -> bool:
         """Read up to the newest row. Returns whether another server wrote."""
-        assert self._loop is not None and self._thread is not None
         foreign = False
         seen: tuple[int, int] | None = None
         while True:
-            before = self._sequence.revision
-            rows = await self._loop.run_in_executor(self._thread, self._shared.after, before, PAGE)
+            rows = await self._in_follower(self._shared.after, self._sequence.revision, PAGE)
             foreign = foreign or bool(rows and rows[-1][0] > self._sequence.revision)
             self._sequence.add(rows)
             self._advance()
@@ -201,13 +233,24 @@ class SharedStore(LogStore):
             elif hole != seen:
                 seen = hole
                 await asyncio.sleep(SECOND_LOOK_SECONDS)
+            elif hole[0] <= (compacted := await self._in_follower(self._shared.find_compact_revision)):
+                await self._lose(compacted)
             elif hole[1] - hole[0] >= MAX_FILL:
                 logger.warning("revisions %d to %d were never written and are skipped", *hole)
                 self._sequence.skip(hole[1])
                 self._advance()
             else:
                 logger.debug("filling revisions %d to %d", *hole)
-                await self._loop.run_in_executor(self._thread, self._shared.fill, *hole)
+                await self._in_follower(self._shared.fill, *hole)
+
+    async def _lose(self, compacted: int) -> None:
+        """The hole is history that was compacted before it was seen here."""
+        behind = self._sequence.revision
+        self._sequence.skip(compacted)
+        self._hub.lose(behind, compacted)
+        if self._upkeep:
+            self._leases.start(await self._in_follower(self._shared.leased))
+        self._advance()
 
     def _advance(self) -> None:
         events = self._sequence.take()
@@ -215,9 +258,34 @@ class SharedStore(LogStore):
         if revision > self._hub.revision:
             self._publish(events, revision)
 
+    def _submit(self, op: Op) -> asyncio.Future[object]:
+        future = super()._submit(op)
+        assert self._loop is not None
+        queue = self._unanswered
+        while queue and queue[0][2].done():
+            queue.popleft()
+        queue.append((self._loop.time() + WAIT_SECONDS, op.key, future))
+        if self._deadline is None:
+            self._deadline = self._loop.call_later(WAIT_SECONDS, self._give_up)
+        return future
+
+    def _give_up(self) -> None:
+        """Answer writers who waited too long; what becomes of their writes is not known."""
+        assert self._loop is not None
+        self._deadline = None
+        queue = self._unanswered
+        now = self._loop.time()
+        while queue and (queue[0][0] <= now or queue[0][2].done()):
+            _, key, future = queue.popleft()
+            if not future.done():
+                reason = self.problem or f"the datastore did not answer within {WAIT_SECONDS:.0f} s"
+                future.set_exception(Unavailable(f"whether {key!r} was written is unknown: {reason}"))
+        if queue:
+            self._deadline = self._loop.call_at(queue[0][0], self._give_up)
+
     def _deliver(self, ops: list[Op], events: Sequence[Event], error: DatastoreError | None) -> None:
         errors = [error] if error is not None else [op.error for op in ops if isinstance(op.error, Unavailable)]
-        self.problem = str(errors[0]) if errors else ""
+        self.problem = str(errors[0]) if errors else self._behind
         self._sequence.add((event.kv.revision, event) for event in events)
         self._advance()
         for op in ops:

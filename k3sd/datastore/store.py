@@ -295,6 +295,9 @@ class LogStore:
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         return self._hub.subscribe(listener)
 
+    async def lost(self) -> None:
+        await self._hub.lost()
+
     async def renew(self, lease_seconds: int) -> None:
         self._leases.renew(lease_seconds)
 

@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from k3sd.datastore import compact, etcdrpc, mvcc
+from k3sd.datastore import compact, etcdrpc, mvcc, tlsprobe
 from k3sd.datastore.backend import (
     Compacted,
     CompareFailed,
@@ -30,7 +30,7 @@ from k3sd.datastore.backend import (
     ListResult,
     Unavailable,
 )
-from k3sd.datastore.endpoint import TLS
+from k3sd.datastore.endpoint import TLS, TLS_HINT
 from k3sd.datastore.hub import Hub, Listener, Watch
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,9 @@ class EtcdBackend:
                 revision = (await self._call("KV", "Range", etcdrpc.RangeRequest(key=b"\0", count_only=True))).header.revision
                 break
             except Unavailable as e:
+                if (final := await self._refusal()) is not None:
+                    await self._disconnect("could not be opened")
+                    raise final from e
                 if loop.time() + delay > deadline:
                     await self._disconnect("could not be opened")
                     raise
@@ -135,12 +138,22 @@ class EtcdBackend:
             self._channel = grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
             return
         files: list[bytes | None] = []
+        self._tls.check()
         for name in (self._tls.cafile, self._tls.keyfile, self._tls.certfile):
             try:
                 files.append(Path(name).read_bytes() if name else None)
             except OSError as e:
                 raise DatastoreError(f"cannot read {name} for the etcd at {target}: {e.strerror}") from e
         self._channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(*files), CHANNEL_OPTIONS)
+
+    async def _refusal(self) -> DatastoreError | None:
+        """What is wrong for good when no connection comes about; gRPC does not tell."""
+        for target, secure in self._targets:
+            if target.startswith("unix:"):
+                continue
+            if reason := await asyncio.to_thread(tlsprobe.refusal, target, self._tls if secure else None):
+                return DatastoreError(f"cannot connect to the etcd at {target}: {reason}")
+        return None
 
     async def _disconnect(self, reason: str) -> None:
         self._closed = reason
@@ -203,8 +216,13 @@ class EtcdBackend:
             return DatastoreError(f"the etcd at {place} refuses the value: {details}; raise its --max-request-bytes")
         if "space exceeded" in details:
             return Unavailable(f"the etcd at {place} has used up its quota; compact and defragment it, then disarm the alarm")
+        if "user name is empty" in details or "permission denied" in details:
+            return DatastoreError(
+                f"the etcd at {place} refuses: {details}; its users are known by their client certificates, so name one with "
+                "--datastore-certfile and -keyfile, or switch its authentication off"
+            )
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
-            hint = "; check --datastore-cafile, -certfile and -keyfile" if "handshake" in details.lower() else ""
+            hint = TLS_HINT if "handshake" in details.lower() else ""
             return Unavailable(f"the etcd at {place} does not answer: {details}{hint}")
         return DatastoreError(f"the etcd at {place} refuses: {details or code}")
 
@@ -228,10 +246,7 @@ class EtcdBackend:
                             self._compactor.wrote(self._hub.revision)
                 raise Unavailable(f"the etcd at {self._targets[0][0]} ended the watch")
             except Compacted as e:
-                self.problem = "changes were compacted before they were seen; restart k3sd"
-                log.error("etcd: %s", self.problem)
-                self._hub.close(e)
-                return
+                self._hub.lose(self._hub.revision, e.compact_revision)
             except DatastoreError as e:
                 failures += 1
                 self.problem = str(e)
@@ -442,6 +457,9 @@ class EtcdBackend:
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         return self._hub.subscribe(listener)
+
+    async def lost(self) -> None:
+        await self._hub.lost()
 
     async def renew(self, lease_seconds: int) -> None:
         """Keeps our own leases of this length alive, on whichever server they were granted."""

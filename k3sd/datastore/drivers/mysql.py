@@ -7,6 +7,7 @@ Source: K3s kine, ``pkg/drivers/mysql``: DSN defaults (go-sql-driver syntax), da
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,11 +18,13 @@ from MySQLdb.constants import CR, ER
 
 from k3sd.datastore import sql
 from k3sd.datastore.backend import DatastoreError, Unavailable
-from k3sd.datastore.drivers.server import INSERT_COLUMNS, INSERT_ROW, Duplicate, Lost, Row, ServerLog
-from k3sd.datastore.endpoint import TLS
+from k3sd.datastore.drivers.server import INSERT_COLUMNS, INSERT_ROW, LOCK_SECONDS, Duplicate, Held, Lost, Row, ServerLog
+from k3sd.datastore.endpoint import TLS, TLS_HINT
 
 DEFAULT_DATABASE = "kubernetes"
 CONNECT_TIMEOUT_SECONDS = 10
+SILENCE_SECONDS = 60
+"""A server that says nothing for so long is a lost connection; creating an index of a large table may take long."""
 
 COLUMN_TYPES = {
     "id": "BIGINT UNSIGNED AUTO_INCREMENT",
@@ -35,7 +38,8 @@ COLUMN_TYPES = {
 _DSN = re.compile(r"(?:(?P<user>[^:@]*)(?::(?P<password>.*))?@)?(?:(?P<proto>[a-z]+)(?:\((?P<addr>[^)]*)\))?)?/(?P<db>[^?]*)")
 
 _DUPLICATES = {ER.DUP_ENTRY, 1061}  # 1061: duplicate key name, of an index that exists
-_RETRY = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT}
+_RETRY = {ER.LOCK_DEADLOCK}
+_HELD = {ER.LOCK_WAIT_TIMEOUT, 3572}  # 3572: NOWAIT, in MySQL
 _LOST = {
     CR.CONNECTION_ERROR,
     CR.CONN_HOST_ERROR,
@@ -48,6 +52,8 @@ _LOST = {
 }
 _NOW_NOT = {1021, 1114, 1290, 1836, 3, 28}  # disk full, table full, read-only server
 ER_BAD_DB = 1049
+ER_ACCESS_DENIED = 1045
+CR_SSL = 2026
 
 
 def parse_dsn(endpoint: str, tls: TLS) -> dict[str, Any]:
@@ -73,9 +79,22 @@ def parse_dsn(endpoint: str, tls: TLS) -> dict[str, Any]:
     wanted = dict(parse_qsl(query)).get("tls", "")
     if tls:
         args["ssl"] = {k: v for k, v in (("ca", tls.cafile), ("cert", tls.certfile), ("key", tls.keyfile)) if v}
+        args["tls"] = "true"
     elif wanted in ("true", "skip-verify", "preferred"):
-        args["ssl_mode"] = {"true": "VERIFY_IDENTITY", "skip-verify": "REQUIRED", "preferred": "PREFERRED"}[wanted]
+        args["tls"] = wanted
     return args
+
+
+def client_options(args: dict[str, Any]) -> str:
+    """The options file for what ``MySQLdb.connect`` has no argument for: TCP even to ``localhost``, and how TLS is verified."""
+    lines = ["[client]"]
+    if "host" in args:
+        lines.append("protocol=1")  # TCP; the library takes a number
+    if args.get("tls") in ("true", "skip-verify"):
+        lines.append("ssl-enforce=1")
+    if args.get("tls") == "true":
+        lines.append("ssl-verify-server-cert=1")
+    return "\n".join(lines) + "\n"
 
 
 class MySQLLog(ServerLog):
@@ -89,11 +108,18 @@ class MySQLLog(ServerLog):
         "SELECT SUM(data_length + index_length) FROM information_schema.tables "
         "WHERE table_schema = DATABASE() AND table_name = 'kine'"
     )
+    oldest_transaction = (
+        "SELECT t.trx_mysql_thread_id, COALESCE(p.user, 'unknown'), t.trx_started FROM information_schema.innodb_trx t "
+        "LEFT JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id "
+        "WHERE t.trx_mysql_thread_id != CONNECTION_ID() ORDER BY t.trx_started LIMIT 1"
+    )
     after_nul = "!"
     """Its collations compare as if padded with spaces, so ``key`` and every ``key`` + control character sort the other way."""
 
     def __init__(self, endpoint: str, tls: TLS) -> None:
+        tls.check()
         self._args = parse_dsn(endpoint, tls)
+        self._tls = tls
         place = self._args.get("unix_socket") or f"{self._args['host']}:{self._args['port']}"
         super().__init__(f"{place}/{self._args['db']}")
         self._increment = 1
@@ -101,16 +127,20 @@ class MySQLLog(ServerLog):
     # connecting
 
     def _connect(self, **changes: Any) -> Any:
-        args = {**self._args, **changes}
-        with self._errors("connect to"):
+        args = {k: v for k, v in {**self._args, **changes}.items() if v is not None and k != "tls"}
+        with self._errors("connect to"), _file(client_options(self._args)) as options:
             connection = MySQLdb.connect(
-                **{k: v for k, v in args.items() if v is not None},
+                **args,
+                read_default_file=options,
                 connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                read_timeout=SILENCE_SECONDS,
+                write_timeout=SILENCE_SECONDS,
                 autocommit=True,
                 charset="utf8mb4",
             )
             with contextlib.closing(connection.cursor()) as cursor:
                 cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+                cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
                 cursor.execute("SELECT @@auto_increment_increment, @@sql_mode")
                 increment, mode = cursor.fetchone()
                 self._increment = int(increment)
@@ -194,10 +224,26 @@ class MySQLLog(ServerLog):
             code = e.args[0] if e.args else 0
             text = str(e.args[1]) if len(e.args) > 1 else str(e)
             message = f"cannot {action} the MySQL database at {self.where}: {text}"
+            if code == CR_SSL:
+                message += TLS_HINT
+            elif code == ER_ACCESS_DENIED and self._tls and not self._tls.certfile:
+                message += "; if this user needs a client certificate, name it with --datastore-certfile and -keyfile"
             if code in _DUPLICATES or code in _RETRY:
                 raise Duplicate(text) from e
+            if code in _HELD:
+                raise Held(text) from e
             if code in _LOST or (isinstance(e, MySQLdb.InterfaceError) and code == 0):
                 raise Lost(text) from e
             if code in _NOW_NOT:
                 raise Unavailable(message) from e
             raise DatastoreError(message) from e
+
+
+@contextlib.contextmanager
+def _file(content: str) -> Iterator[str]:
+    """The name of a file in memory with ``content``."""
+    with open(os.memfd_create("k3sd-mysql"), "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(content.encode())
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"

@@ -17,11 +17,15 @@ import psycopg2.extensions
 
 from k3sd.datastore import sql
 from k3sd.datastore.backend import DatastoreError, Unavailable
-from k3sd.datastore.drivers.server import INSERT_COLUMNS, INSERT_ROW, Duplicate, Lost, Row, ServerLog
-from k3sd.datastore.endpoint import TLS
+from k3sd.datastore.drivers.server import INSERT_COLUMNS, INSERT_ROW, LOCK_SECONDS, Duplicate, Held, Lost, Row, ServerLog
+from k3sd.datastore.endpoint import TLS, TLS_HINT
 
 CHANNEL = "k3sd_kine"
 CONNECT_TIMEOUT_SECONDS = 10
+SILENCE_SECONDS = 15
+"""A network that carries nothing for so long is a lost connection."""
+SESSION = f"SET lock_timeout = '{LOCK_SECONDS}s'; SET idle_in_transaction_session_timeout = '60s'"
+"""So that a server that vanished holds no lock for long, and none waits for a lock for ever."""
 QUIET_SECONDS = 16.0
 """K3s servers on the same database do not notify; their writes are found by looking."""
 DEFAULT_AUTHORITY = "postgres:postgres@localhost"
@@ -61,8 +65,13 @@ class PostgresLog(ServerLog):
     set_sequence = "SELECT setval(pg_get_serial_sequence('kine', 'id'), (SELECT MAX(id) FROM kine))"
     size_query = "SELECT pg_total_relation_size('kine')"
     name_order = 'COLLATE "C"'
+    oldest_transaction = (
+        "SELECT pid, COALESCE(NULLIF(application_name, ''), usename), date_trunc('second', xact_start) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND xact_start IS NOT NULL AND pid != pg_backend_pid() ORDER BY xact_start LIMIT 1"
+    )
 
     def __init__(self, endpoint: str, tls: TLS) -> None:
+        tls.check()
         self._dsn = parse_dsn(endpoint, tls)
         parts = urlsplit(self._dsn)
         self._database = unquote(parts.path[1:])
@@ -82,15 +91,21 @@ class PostgresLog(ServerLog):
                     self._dsn,
                     connect_timeout=CONNECT_TIMEOUT_SECONDS,
                     application_name="k3sd",
-                    keepalives_idle=30,
+                    keepalives_idle=10,
+                    keepalives_interval=5,
+                    keepalives_count=2,
+                    tcp_user_timeout=SILENCE_SECONDS * 1000,
                     **({"dbname": database} if database else {}),
                 )
             except psycopg2.OperationalError as e:
                 text = " ".join(str(e).split())
                 if _final(text):
-                    raise DatastoreError(f"cannot connect to the PostgreSQL database at {self.where}: {text}") from e
+                    hint = TLS_HINT if "certificate" in text or "SSL" in text else ""
+                    raise DatastoreError(f"cannot connect to the PostgreSQL database at {self.where}: {text}{hint}") from e
                 raise Lost(text) from e
             connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(SESSION)
             psycopg2.extensions.register_type(_BYTES, connection)
             return connection
 
@@ -187,6 +202,8 @@ class PostgresLog(ServerLog):
             yield
         except psycopg2.errors.UniqueViolation as e:
             raise Duplicate(str(e)) from e
+        except psycopg2.errors.LockNotAvailable as e:
+            raise Held(str(e)) from e
         except (psycopg2.errors.DiskFull, psycopg2.errors.ReadOnlySqlTransaction) as e:
             raise Unavailable(f"cannot {action} the PostgreSQL database at {self.where}: {' '.join(str(e).split())}") from e
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as e:

@@ -25,6 +25,8 @@ Row = tuple[str, int, int, int, int, int, bytes | None, bytes | None]
 """name, created, deleted, create_revision, prev_revision, lease, value, old_value"""
 
 ROUNDS = 20
+LOCK_SECONDS = 5
+"""How long a statement waits for a transaction of another session."""
 STATEMENT_BYTES = 4 << 20
 COMPACT_STEP = 500
 RECENT = 100
@@ -41,6 +43,7 @@ SELECT k.name, k.created, k.deleted, k.create_revision, k.prev_revision, k.lease
 CASE WHEN k.deleted = 0 THEN 0 ELSE COALESCE(
 (SELECT CASE WHEN p.created = 1 THEN p.id ELSE p.create_revision END FROM kine p WHERE p.id = k.prev_revision), 0) END
 FROM kine k WHERE k.id > ? ORDER BY k.id LIMIT ?"""
+LOCK_COMPACT_ROW = f"SELECT prev_revision FROM kine WHERE name = '{mvcc.COMPACT_KEY}' FOR UPDATE NOWAIT"
 LEASED = f"""
 SELECT k.name, k.id, k.lease FROM kine k WHERE k.lease > 0 AND k.deleted = 0 AND k.name != '{mvcc.COMPACT_KEY}'
 AND k.id = (SELECT MAX(n.id) FROM kine n WHERE n.name = k.name)"""
@@ -48,6 +51,10 @@ AND k.id = (SELECT MAX(n.id) FROM kine n WHERE n.name = k.name)"""
 
 class Duplicate(Exception):
     """A row collided with the primary key or the unique index; nothing of the statement was applied."""
+
+
+class Held(Exception):
+    """A transaction of another session holds a row for too long; nothing of the statement was applied."""
 
 
 class Lost(Exception):
@@ -100,8 +107,22 @@ class ServerLog:
         raise AssertionError("abstract")
 
     def _errors(self, action: str) -> contextlib.AbstractContextManager[None]:
-        """Translates the driver's errors to Lost, Duplicate, DatastoreError."""
+        """Translates the driver's errors to Lost, Held, Duplicate, DatastoreError."""
         return contextlib.nullcontext()
+
+    oldest_transaction: ClassVar[str] = ""
+    """Query for ``(session, what it is, since when)`` of the oldest open transaction but our own."""
+
+    def _held(self, what: str) -> Unavailable:
+        """Names the session that is in the way, where this user may know."""
+        holder = "another session"
+        with contextlib.suppress(Lost, Held, Duplicate, DatastoreError):  # the message is as true without the name
+            if rows := self._run(self.oldest_transaction):
+                number, name, since = rows[0]
+                holder = f"session {number} ({name}, since {since})"
+        return Unavailable(
+            f"{what} of the {self.product} database at {self.where} is held by an open transaction of {holder}; end it"
+        )
 
     def open_listener(self) -> None:
         return None
@@ -202,6 +223,8 @@ class ServerLog:
         for last in (False, True):
             try:
                 return self._run(text, args, action)
+            except Held as e:
+                raise self._held("a row") from e
             except Lost as e:
                 self._disconnect()
                 if last:
@@ -246,6 +269,8 @@ class ServerLog:
             revision = self.current_revision()
             self._read_compact_revision()
             return Opened(revision, self.compact_revision, self._run(LEASED))
+        except Held as e:
+            raise self._held("the table") from e
         except Lost as e:
             self._disconnect()
             raise self._unavailable(e) from e
@@ -268,6 +293,13 @@ class ServerLog:
 
     def _read_compact_revision(self) -> None:
         self.compact_revision = max(self.compact_revision, int(self._retried(sql.COMPACT_REVISION)[0][0]))
+
+    def find_compact_revision(self) -> int:
+        self._read_compact_revision()
+        return self.compact_revision
+
+    def leased(self) -> Sequence[tuple[str, int, int]]:
+        return [(key, revision, seconds) for key, revision, seconds in self._retried(LEASED)]
 
     # writing
 
@@ -334,6 +366,8 @@ class ServerLog:
             return later
         try:
             written = self._insert(list(rows.values()))
+        except Held as e:
+            raise self._held(f"one of {len(rows)} keys to write, such as {next(iter(rows))!r},") from e
         except Lost as e:
             self._disconnect()
             raise Unavailable(
@@ -352,6 +386,8 @@ class ServerLog:
                 self._run(FILL, (revision, f"{mvcc.GAP_PREFIX}{revision}"), "fill a gap in")
             except Duplicate:
                 pass  # written meanwhile
+            except Held as e:
+                raise self._held(f"revision {revision}") from e
             except Lost as e:
                 self._disconnect()
                 raise self._unavailable(e) from e
@@ -359,11 +395,14 @@ class ServerLog:
     # compaction
 
     def compact_step(self, target: int) -> int:
-        """One transaction. Source: kine ``pkg/logstructured/sqllog`` ``compact``: stop if another node moved the revision."""
+        """One transaction. Source: kine ``pkg/logstructured/sqllog`` ``compact``: stop if another node moved the revision.
+        It never waits for another server: who holds the compact row is the leader."""
         try:
             self.compacted_elsewhere = False
             self._run("BEGIN", action="compact")
-            row = self._run(f"SELECT prev_revision FROM kine WHERE name = '{mvcc.COMPACT_KEY}' FOR UPDATE", (), "compact")
+            row = self._run(
+                f"SELECT prev_revision FROM kine WHERE name = '{mvcc.COMPACT_KEY}' FOR UPDATE NOWAIT", (), "compact"
+            )
             low = int(row[0][0])
             if low > self.compact_revision:
                 self.compact_revision = low
@@ -384,6 +423,11 @@ class ServerLog:
             self._run(sql.SET_COMPACT_REVISION, (high,), "compact")
             self._run("COMMIT", action="compact")
             return high
+        except Held:
+            self._disconnect()
+            self._read_compact_revision()
+            self.compacted_elsewhere = True
+            return self.compact_revision
         except (Lost, Duplicate) as e:
             self._disconnect()
             raise self._unavailable(e) from e

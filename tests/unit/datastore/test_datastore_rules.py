@@ -112,7 +112,19 @@ def test_postgres_endpoints(endpoint: str, tls: TLS, dsn: str) -> None:
         (
             "mysql://u@tcp(h)/db",
             CERTS,
-            {"user": "u", "host": "h", "port": 3306, "db": "db", "ssl": {"ca": "/ca", "cert": "/cert", "key": "/key"}},
+            {
+                "user": "u",
+                "host": "h",
+                "port": 3306,
+                "db": "db",
+                "ssl": {"ca": "/ca", "cert": "/cert", "key": "/key"},
+                "tls": "true",
+            },
+        ),
+        (
+            "mysql://u@tcp(h)/db?tls=skip-verify",
+            TLS(),
+            {"user": "u", "host": "h", "port": 3306, "db": "db", "tls": "skip-verify"},
         ),
     ],
 )
