@@ -238,7 +238,10 @@ def apply(
     entries = _decode((base.get("metadata") or {}).get("managedFields")) or []
     if not entries and live is not None:
         before = _Entry(_BEFORE_FIRST_APPLY, "Update", api_version, "", {}, now)
-        entries = _updated([], _empty(type_), old, shape, before, None)
+        try:
+            entries = _updated([], _empty(type_), old, shape, before, None)
+        except fieldset.ShapeError as err:
+            raise _does_not_fit(old, api_version, str(err), "live") from None
     me = _Entry(manager, "Apply", api_version, subresource, {}, now)
     try:
         new, entries = _applied(entries, old, applied, shape, me, force, ignore)
@@ -265,10 +268,10 @@ def _require_fit(shape: Shape, applied: Obj, api_version: str) -> None:
         raise _does_not_fit(applied, api_version, joined)
 
 
-def _does_not_fit(applied: Obj, api_version: str, text: str) -> StatusError:
+def _does_not_fit(applied: Obj, api_version: str, text: str, which: str = "patch") -> StatusError:
     metadata = applied.get("metadata") or {}
     who = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {api_version}, Kind={applied.get('kind', '')}"
-    return StatusError(500, "", f"failed to create typed patch object ({who}): {text}")
+    return StatusError(500, "", f"failed to create typed {which} object ({who}): {text}")
 
 
 def _applied(

@@ -133,7 +133,7 @@ def item_key(shape: Shape, item: Any) -> str:
             found[name] = value
     if not found:
         raise ShapeError(
-            f"associative list with keys has an element that omits all key fields {list(shape.keys)} "
+            f"associative list with keys has an element that omits all key fields [{' '.join(map(go_value, shape.keys))}] "
             "(and doesn't have default values for any key fields)"
         )
     return "k:" + _dumps(found)
@@ -219,7 +219,7 @@ def _compare(shape: Shape, old: Any, new: Any) -> tuple[Tree | None, Tree | None
     removed: Tree = {}
     pairs = _fields(shape, old or {}, new or {}) if shape.kind == "map" else _entries(shape, old, new, changed, removed)
     for key, child, before, after in pairs:
-        if before == after:
+        if child.kind == "server" or before == after:
             continue
         added, gone = _compare(child, before, after)
         if added is not None:

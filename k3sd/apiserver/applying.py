@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from k3sd.apimachinery import apply, codec, schema
+from k3sd.apimachinery import apply, codec, fieldset, schema
 from k3sd.apimachinery.errors import Obj, StatusError, bad_request, conflict, not_found
 from k3sd.apiserver import writes
 from k3sd.apiserver.endpoint import Endpoint, Item, Rendered
@@ -14,6 +14,7 @@ from k3sd.apiserver.request import RequestContext
 
 if TYPE_CHECKING:
     from k3sd.apiserver.kinds import SubresourceHandler
+    from k3sd.apiserver.kinds.scale import ScaleHandler
 
 
 def _checked(ep: Endpoint, ctx: RequestContext, patch: Patch) -> Obj:
@@ -84,9 +85,12 @@ async def _create(ep: Endpoint, ctx: RequestContext, applied: Obj, force: bool) 
 
 
 async def apply_handled(ep: Endpoint, ctx: RequestContext, patch: Patch, handler: SubresourceHandler) -> Item:
-    """Apply to a subresource that is an object of its own (``scale``): merged over what is there; ownership stays with the
-    parent."""
+    """Apply to a subresource that is an object of its own: merged over what is there; ownership stays with the parent."""
+    from k3sd.apiserver.kinds.scale import ScaleHandler
+
     applied = _checked(ep, ctx, patch)
+    if isinstance(handler, ScaleHandler):
+        return await _apply_scale(ep, ctx, applied, patch.force, handler)
     row = ep.subresource(ctx.subresource)
     assert row is not None
     type_ = schema.types.get(row.type_name)
@@ -96,3 +100,73 @@ async def apply_handled(ep: Endpoint, ctx: RequestContext, patch: Patch, handler
     new["metadata"].pop("managedFields", None)
     codec.conform(new, type_)
     return Rendered(await handler.update(ctx, ctx.namespace, ctx.name, new))
+
+
+async def _apply_scale(ep: Endpoint, ctx: RequestContext, applied: Obj, force: bool, handler: ScaleHandler) -> Item:
+    """The number of replicas has the owners it has in the parent. Source: ``managedfields/scalehandler.go``."""
+    row = ep.subresource(ctx.subresource)
+    assert row is not None
+    type_ = schema.types.get(row.type_name)
+    path = handler.replicas_path
+
+    def change(old: Obj) -> Obj:
+        live = handler.scale_of(old)
+        owners = old["metadata"].get("managedFields") or []
+        live["metadata"] = {**live["metadata"], "managedFields": scale_fields(owners, path)}
+        scaled = apply.apply(
+            live, applied, type_, manager_of(ctx), force, api_version=live["apiVersion"], subresource=ctx.subresource
+        )
+        given = writes.metadata_of(applied).get("resourceVersion", "")
+        scaled["metadata"]["resourceVersion"] = given
+        codec.conform(scaled, type_)
+        new = handler.changed(old, scaled, ctx.name)
+        mine = scaled["metadata"].get("managedFields") or []
+        new["metadata"]["managedFields"] = parent_fields(owners, mine, path, ep.resource.api_version)
+        return new
+
+    conditional = bool(writes.metadata_of(applied).get("resourceVersion"))
+    item, _ = await writes.modify(ep, ctx, change, managed=False, conditional=conditional)
+    return Rendered(handler.scale_of(item.obj))
+
+
+_IN_SCALE: fieldset.Tree = {"f:spec": {"f:replicas": {}}}
+
+
+def _tree(path: tuple[str, ...]) -> fieldset.Tree:
+    tree: fieldset.Tree = {}
+    for name in reversed(path):
+        tree = {f"f:{name}": tree}
+    return tree
+
+
+def scale_fields(owners: list[Obj], path: tuple[str, ...]) -> list[Obj]:
+    """``ScaleHandler.ToSubresource``: the managed fields of a Scale, from those of its parent."""
+    tree = _tree(path)
+    return [
+        {**entry, "apiVersion": "autoscaling/v1", "fieldsV1": _IN_SCALE}
+        for entry in owners
+        if fieldset.intersection(entry.get("fieldsV1") or {}, tree)
+    ]
+
+
+def parent_fields(owners: list[Obj], scaled: list[Obj], path: tuple[str, ...], api_version: str) -> list[Obj]:
+    """``ScaleHandler.ToParent``: the parent's managed fields, with who owns its replicas as the Scale's have it."""
+    tree = _tree(path)
+    out: dict[tuple[str, ...], Obj] = {}
+    for entry in owners:
+        fields = fieldset.difference(entry.get("fieldsV1") or {}, tree)
+        if fields:
+            out[_identity(entry, entry.get("apiVersion", ""))] = {**entry, "fieldsV1": fields}
+    for entry in scaled:
+        if not fieldset.intersection(entry.get("fieldsV1") or {}, _IN_SCALE):
+            continue
+        key = _identity(entry, api_version)
+        fields = fieldset.union(out[key]["fieldsV1"], tree) if key in out else tree
+        out[key] = {**out.get(key, entry), "apiVersion": api_version, "fieldsV1": fields}
+        if "time" in entry:
+            out[key]["time"] = entry["time"]
+    return list(out.values())
+
+
+def _identity(entry: Obj, api_version: str) -> tuple[str, ...]:
+    return entry.get("manager", ""), entry.get("operation", ""), api_version, entry.get("subresource", "")

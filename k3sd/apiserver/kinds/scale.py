@@ -36,29 +36,40 @@ def scale_of(obj: Obj) -> Obj:
 
 
 class ScaleHandler(Handler):
-    async def get(self, ctx: RequestContext, namespace: str, name: str) -> Obj:
-        return scale_of(self.registry.get(ctx).obj)
+    """``scale`` of a kind with ``spec.replicas``. The hooks are all that another place for the number needs."""
 
-    async def update(self, ctx: RequestContext, namespace: str, name: str, body: Obj) -> Obj:
+    @property
+    def replicas_path(self) -> tuple[str, ...]:
+        """Where the number is in the object."""
+        return ("spec", "replicas")
+
+    def scale_of(self, obj: Obj) -> Obj:
+        return scale_of(obj)
+
+    def set_replicas(self, obj: Obj, replicas: int) -> None:
+        obj.setdefault("spec", {})["replicas"] = replicas
+
+    async def get(self, ctx: RequestContext, namespace: str, name: str) -> Obj:
+        return self.scale_of((await self.registry.fetch(ctx)).obj)
+
+    def changed(self, current: Obj, body: Obj, name: str) -> Obj:
+        """``current`` (which stays as it is) scaled as ``body`` says. Raises 400, 422."""
         meta = body.get("metadata") or {}
         if meta.get("name", name) != name:
             raise bad_request(f"the name of the object ({meta['name']}) does not match the name on the URL ({name})")
         replicas = (body.get("spec") or {}).get("replicas") or 0
         if replicas < 0:
             raise invalid_object("autoscaling", "Scale", name, [invalid("spec.replicas", replicas, NON_NEGATIVE)])
-        version, uid = meta.get("resourceVersion", ""), meta.get("uid", "")
+        new: Obj = clone(current)
+        new["metadata"].pop("resourceVersion", None)
+        for key in ("resourceVersion", "uid"):
+            if meta.get(key):
+                new["metadata"][key] = meta[key]
+        self.set_replicas(new, replicas)
+        return new
 
-        def change(current: Obj) -> Obj:
-            new: Obj = clone(current)
-            new["metadata"].pop("resourceVersion", None)
-            if version:
-                new["metadata"]["resourceVersion"] = version
-            if uid:
-                new["metadata"]["uid"] = uid
-            new.setdefault("spec", {})["replicas"] = replicas
-            return new
-
-        return scale_of((await self.registry.modify(ctx, change)).obj)
+    async def update(self, ctx: RequestContext, namespace: str, name: str, body: Obj) -> Obj:
+        return self.scale_of((await self.registry.modify(ctx, lambda current: self.changed(current, body, name))).obj)
 
 
 def handlers(registry: Registry) -> list[SubresourceHandler]:
