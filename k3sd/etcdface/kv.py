@@ -1,21 +1,22 @@
-"""The KV service: ranges, the transaction shapes of Kubernetes's storage, put and delete of one key.
+"""The KV service: ranges, the transaction shapes of Kubernetes's storage, put and delete of one key, compaction.
 
-kube-apiserver keeps a key ``compact_rev_key`` of its own to agree on compaction with its peers and compares its *version*. kine
-owns that name, so it is kept as ``compact_rev_key_apiserver`` with the value ``<version>|<value>``.
+kube-apiserver keeps a key ``compact_rev_key`` of its own to agree on compaction with its peers and compares its *version*.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import Any
 
-import grpc
-
 from k3sd.datastore import etcdrpc
-from k3sd.datastore.backend import Backend, CompareFailed, KeyValue
+from k3sd.datastore.backend import Backend, CompareFailed, DatastoreError, FutureRevision, KeyValue
 from k3sd.datastore.mvcc import COMPACT_KEY
-from k3sd.etcdface.wire import Refused, bounds, header, key_value, text, unsupported
+from k3sd.etcdface.call import Code
+from k3sd.etcdface.wire import COMPACT_ALIAS, Refused, bounds, header, key_value, text, unsupported, versioned
 
-COMPACT_ALIAS = "compact_rev_key_apiserver"
+log = logging.getLogger(__name__)
+
 UNSUPPORTED_TXN = "etcdserver: unsupported operations in txn request"
 PUT_ATTEMPTS = 20
 
@@ -32,6 +33,7 @@ _REFUSED_RANGE = (
 class KV:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._compaction: asyncio.Task[None] | None = None
 
     # Range
 
@@ -55,9 +57,9 @@ class KV:
 
     async def _get(self, key: str, request: Any) -> Any:
         if request.limit > 1:
-            raise Refused("limit of a single key must be 0 or 1", grpc.StatusCode.INVALID_ARGUMENT)
+            raise Refused("limit of a single key must be 0 or 1", Code.INVALID_ARGUMENT)
         if key == COMPACT_KEY:
-            return await self._get_compact_key()
+            key = COMPACT_ALIAS
         revision, kv = await self._backend.get(key, request.revision)
         kvs = [key_value(kv, request.keys_only)] if kv is not None and not request.count_only else []
         return etcdrpc.RangeResponse(header=header(revision), kvs=kvs, count=int(kv is not None))
@@ -82,7 +84,7 @@ class KV:
                     if success[0].HasField("request_put"):
                         return await self._put_if(key, revision, success[0].request_put, bool(failure))
                     return await self._delete_if(key, revision, bool(failure))
-        raise Refused(UNSUPPORTED_TXN, grpc.StatusCode.INVALID_ARGUMENT)
+        raise Refused(UNSUPPORTED_TXN, Code.INVALID_ARGUMENT)
 
     async def _put_if(self, key: str, revision: int, put: Any, read_back: bool) -> Any:
         _check_put(put)
@@ -98,7 +100,7 @@ class KV:
 
     async def _delete_if(self, key: str, revision: int, read_back: bool) -> Any:
         if not revision:
-            raise Refused(UNSUPPORTED_TXN, grpc.StatusCode.INVALID_ARGUMENT)
+            raise Refused(UNSUPPORTED_TXN, Code.INVALID_ARGUMENT)
         try:
             deleted, previous = await self._backend.delete(key, revision)
         except CompareFailed as e:
@@ -128,21 +130,9 @@ class KV:
 
     # kube-apiserver's compaction key
 
-    async def _compact_key(self) -> tuple[int, KeyValue | None, int, bytes]:
-        """``(store revision, stored row, version, value)``."""
-        revision, kv = await self._backend.get(COMPACT_ALIAS)
-        if kv is None:
-            return revision, None, 0, b""
-        version, _, value = kv.value.partition(b"|")
-        return revision, kv, int(version), value
-
-    async def _get_compact_key(self) -> Any:
-        revision, kv, version, value = await self._compact_key()
-        kvs = [_compact_kv(kv, version, value)] if kv is not None else []
-        return etcdrpc.RangeResponse(header=header(revision), kvs=kvs, count=len(kvs))
-
     async def _put_compact_key(self, expected: int, put: Any) -> Any:
-        revision, kv, version, value = await self._compact_key()
+        _, kv = await self._backend.get(COMPACT_ALIAS)
+        version = versioned(kv.value)[0] if kv is not None else 0
         if version == expected:
             stored = b"%d|%b" % (version + 1, put.value)
             try:
@@ -150,16 +140,12 @@ class KV:
                     written = await self._backend.create(COMPACT_ALIAS, stored)
                 else:
                     written = await self._backend.update(COMPACT_ALIAS, stored, kv.revision)
-            except CompareFailed:
-                revision, kv, version, value = await self._compact_key()
+            except CompareFailed as e:
+                kv = e.current
             else:
                 response = etcdrpc.ResponseOp(response_put=etcdrpc.PutResponse(header=header(written)))
                 return etcdrpc.TxnResponse(header=header(written), succeeded=True, responses=[response])
-        kvs = [_compact_kv(kv, version, value)] if kv is not None else []
-        found = etcdrpc.RangeResponse(header=header(revision), kvs=kvs, count=len(kvs))
-        return etcdrpc.TxnResponse(
-            header=header(revision), succeeded=False, responses=[etcdrpc.ResponseOp(response_range=found)]
-        )
+        return await self._failed(kv, True)
 
     # single operations
 
@@ -180,7 +166,7 @@ class KV:
                 continue
             previous = key_value(kv) if request.prev_kv and kv is not None else None
             return etcdrpc.PutResponse(header=header(revision), prev_kv=previous)
-        raise Refused("etcdserver: too many requests", grpc.StatusCode.RESOURCE_EXHAUSTED)
+        raise Refused("etcdserver: too many requests", Code.RESOURCE_EXHAUSTED)
 
     async def DeleteRange(self, request: Any) -> Any:
         key = _single(request)
@@ -189,8 +175,26 @@ class KV:
         return etcdrpc.DeleteRangeResponse(header=header(revision), deleted=len(kvs), prev_kvs=kvs if request.prev_kv else [])
 
     async def Compact(self, request: Any) -> Any:
-        """The store compacts itself; this only says where it is."""
-        return etcdrpc.CompactionResponse(header=header(await self._backend.revision()))
+        """Begin to forget history, or with ``physical`` wait for it. The store keeps its latest revisions in any case, and what
+        it has forgotten of its own accord is no error."""
+        revision = await self._backend.revision()
+        if request.revision > revision:
+            raise FutureRevision(request.revision, revision)
+        if self._compaction is None or self._compaction.done():
+            self._compaction = asyncio.create_task(self._compact(request.revision), name="etcd-compact")
+        if request.physical:
+            await asyncio.shield(self._compaction)
+        return etcdrpc.CompactionResponse(header=header(revision))
+
+    async def _compact(self, revision: int) -> None:
+        try:
+            await self._backend.compact(revision)
+        except DatastoreError as e:
+            log.warning("compacting up to revision %d failed: %s", revision, e)
+
+    def stop(self) -> None:
+        if self._compaction is not None:
+            self._compaction.cancel()
 
 
 def _expected(compare: Any) -> int | None:
@@ -218,7 +222,7 @@ def _check_put(put: Any) -> None:
     if put.ignore_lease:
         unsupported("ignore_lease")
     if not put.key:
-        raise Refused("etcdserver: key is not provided", grpc.StatusCode.INVALID_ARGUMENT)
+        raise Refused("etcdserver: key is not provided", Code.INVALID_ARGUMENT)
 
 
 def _single(request: Any) -> str:
@@ -226,14 +230,8 @@ def _single(request: Any) -> str:
     if request.range_end:
         unsupported("delete of a range of keys")
     if not request.key:
-        raise Refused("etcdserver: key is not provided", grpc.StatusCode.INVALID_ARGUMENT)
+        raise Refused("etcdserver: key is not provided", Code.INVALID_ARGUMENT)
     return text(request.key)
-
-
-def _compact_kv(kv: KeyValue, version: int, value: bytes) -> Any:
-    return etcdrpc.KeyValue(
-        key=COMPACT_KEY.encode(), value=value, version=version, mod_revision=kv.revision, create_revision=kv.create_revision
-    )
 
 
 def _delete_response(revision: int, previous: KeyValue | None) -> Any:

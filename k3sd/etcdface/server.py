@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
-import grpc.aio
+from google.protobuf.message import DecodeError
 
 from k3sd.datastore import etcdrpc, open_backend
 from k3sd.datastore.backend import Backend, DatastoreError
+from k3sd.etcdface.call import Call, Code, Methods
+from k3sd.etcdface.grpcserver import GrpcServer
 from k3sd.etcdface.kv import KV
-from k3sd.etcdface.watch import Stream
+from k3sd.etcdface.watch import Encoder, Stream
 from k3sd.etcdface.wire import MEMBER_ID, Refused, header, status_of, unsupported
 
 log = logging.getLogger(__name__)
 
 VERSION = "3.6.11"
 """What kube-apiserver's feature probe must see to use progress requests."""
-MAX_RECEIVE_BYTES = 16 << 20
 STOP_SECONDS = 2.0
-OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.so_reuseport", 0),
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,91 +44,94 @@ class EtcdFace:
         self._listen = listen
         self._tls = tls
         self._kv = KV(backend)
-        self._server: grpc.aio.Server | None = None
+        self._encoder = Encoder()
+        self._server: GrpcServer | None = None
 
     async def start(self) -> None:
         """Listen. Raises DatastoreError with the address when that is not possible."""
-        server = grpc.aio.server(options=OPTIONS)
-        server.add_generic_rpc_handlers(
-            tuple(
-                grpc.method_handlers_generic_handler(
-                    f"etcdserverpb.{service}", {method: self._handler(service, method) for method in methods}
-                )
-                for service, methods in etcdrpc.METHODS.items()
-            )
-        )
         scheme, _, address = self._listen.partition("://")
         if scheme not in ("unix", "http", "https") or not address:
             raise DatastoreError(
                 f"cannot listen on {self._listen!r}: write unix:///path, http://host:port or https://host:port"
             )
-        if scheme == "https" and self._tls is None:
-            raise DatastoreError(f"cannot listen on {self._listen!r}: a certificate and a key are needed")
-        target = f"unix:{address}" if scheme == "unix" else address
-        if scheme == "unix":
-            Path(address).unlink(missing_ok=True)
+        server = GrpcServer(self._methods())
         try:
-            if scheme == "https":
-                server.add_secure_port(target, self._credentials())
+            if scheme == "unix":
+                await server.listen_unix(address)
             else:
-                server.add_insecure_port(target)
-        except RuntimeError as e:
-            raise DatastoreError(f"cannot listen on {self._listen!r}: is the address in use?") from e
-        if scheme == "unix":
-            os.chmod(address, 0o600)
-        await server.start()
+                host, _, port = address.rpartition(":")
+                if not port.isdecimal():
+                    raise DatastoreError(f"cannot listen on {self._listen!r}: the port is missing")
+                context = self._context() if scheme == "https" else None
+                await server.listen_tcp(host.strip("[]") or None, int(port), context)
+        except OSError as e:
+            raise DatastoreError(f"cannot listen on {self._listen!r}: {e.strerror or e}") from e
         self._server = server
 
     async def stop(self) -> None:
+        self._kv.stop()
         if self._server is not None:
             await self._server.stop(STOP_SECONDS)
             self._server = None
 
-    def _credentials(self) -> grpc.ServerCredentials:
-        assert self._tls is not None
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            raise DatastoreError(f"cannot listen on {self._listen!r}: a certificate and a key are needed")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["h2"])
+        name = self._tls.cert
         try:
-            pair = (Path(self._tls.key).read_bytes(), Path(self._tls.cert).read_bytes())
-            ca = Path(self._tls.client_ca).read_bytes() if self._tls.client_ca else None
+            context.load_cert_chain(self._tls.cert, self._tls.key)
+            if self._tls.client_ca:
+                name = self._tls.client_ca
+                context.load_verify_locations(name)
+                context.verify_mode = ssl.CERT_REQUIRED
+        except ssl.SSLError as e:
+            reason = e.reason or "it is not PEM"
+            raise DatastoreError(f"cannot use {name} to listen on {self._listen!r}: {reason}") from e
         except OSError as e:
-            raise DatastoreError(f"cannot read {e.filename} to listen on {self._listen!r}: {e.strerror}") from e
-        return grpc.ssl_server_credentials([pair], ca, ca is not None)
+            raise DatastoreError(f"cannot read {e.filename or name} to listen on {self._listen!r}: {e.strerror}") from e
+        return context
 
-    def _handler(self, service: str, method: str) -> grpc.RpcMethodHandler:
-        request, response = (etcdrpc.messages[name] for name in etcdrpc.METHODS[service][method])
-        implementation = getattr(self._kv if service == "KV" else self, method, None)
-        streams = etcdrpc.STREAMS.get(method, (False, False))
-        make = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[streams]
-        if implementation is None:
-            wrapped: Any = _refusing_stream(method) if streams[1] else _unary(_refusing(method))
-        else:
-            wrapped = _stream(implementation) if streams[1] else _unary(implementation)
-        return make(wrapped, request_deserializer=request.FromString, response_serializer=response.SerializeToString)
+    def _methods(self) -> Methods:
+        unary, streams = {}, {}
+        for service, methods in etcdrpc.METHODS.items():
+            for method, names in methods.items():
+                path = etcdrpc.path(service, method).encode()
+                request, _ = (etcdrpc.messages[name] for name in names)
+                implementation = getattr(self._kv if service == "KV" else self, method, None)
+                if method in etcdrpc.STREAMS:
+                    streams[path] = implementation or _refusing_stream(method)
+                else:
+                    unary[path] = _unary(implementation or _refusing(method), request.FromString)
+        return Methods(unary, streams)
 
     # Watch
 
-    async def Watch(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        async for response in Stream(self._backend, requests).responses():
-            yield response
+    async def Watch(self, call: Call) -> None:
+        await Stream(self._backend, self._encoder, call).run()
 
     # Lease
 
     async def LeaseGrant(self, request: Any) -> Any:
         """A lease is its time to live in seconds, and so is its id, whatever id was wished for (as in kine)."""
         if request.TTL <= 0:
-            raise Refused("etcdserver: too small lease TTL", grpc.StatusCode.OUT_OF_RANGE)
+            raise Refused("etcdserver: too small lease TTL", Code.OUT_OF_RANGE)
         revision = await self._backend.revision()
         return etcdrpc.LeaseGrantResponse(header=header(revision), ID=request.TTL, TTL=request.TTL)
 
-    async def LeaseKeepAlive(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def LeaseKeepAlive(self, call: Call) -> None:
         """Renews every key whose time to live is this lease's: they cannot be told apart."""
-        async for request in requests:
-            await self._backend.renew(request.ID)
-            revision = await self._backend.revision()
-            yield etcdrpc.LeaseKeepAliveResponse(header=header(revision), ID=request.ID, TTL=request.ID)
+        async for message in call:
+            lease = _parse(etcdrpc.LeaseKeepAliveRequest.FromString, message).ID
+            try:
+                await self._backend.renew(lease)
+                revision = await self._backend.revision()
+            except DatastoreError as e:
+                raise status_of(e) from e
+            call.send(etcdrpc.LeaseKeepAliveResponse(header=header(revision), ID=lease, TTL=lease).SerializeToString())
+            await call.drain()
 
     async def LeaseTimeToLive(self, request: Any) -> Any:
         if request.keys:
@@ -170,47 +166,38 @@ class EtcdFace:
         return etcdrpc.AlarmResponse(header=header(await self._backend.revision()))
 
 
-Unary = Callable[[Any], Awaitable[Any]]
+def _parse(parse: Callable[[bytes], Any], message: bytes) -> Any:
+    try:
+        return parse(message)
+    except DecodeError as e:
+        raise Refused(f"the request is no message of etcd: {e}", Code.INTERNAL) from e
 
 
-def _refusing(method: str) -> Unary:
+def _unary(function: Callable[[Any], Awaitable[Any]], parse: Callable[[bytes], Any]) -> Callable[[bytes], Awaitable[bytes]]:
+    async def call(message: bytes) -> bytes:
+        request = _parse(parse, message)
+        try:
+            response = await function(request)
+        except DatastoreError as e:
+            raise status_of(e) from e
+        encoded: bytes = response.SerializeToString()
+        return encoded
+
+    return call
+
+
+def _refusing(method: str) -> Callable[[Any], Awaitable[Any]]:
     async def refuse(request: Any) -> Any:
         unsupported(method)
 
     return refuse
 
 
-def _refusing_stream(method: str) -> Any:
-    async def refuse(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method} is not implemented by k3sd")
-        yield None
+def _refusing_stream(method: str) -> Callable[[Call], Awaitable[None]]:
+    async def refuse(call: Call) -> None:
+        unsupported(method)
 
     return refuse
-
-
-def _unary(function: Unary) -> Any:
-    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            return await function(request)
-        except Refused as e:
-            await context.abort(e.code, str(e))
-        except DatastoreError as e:
-            await context.abort(*status_of(e))
-
-    return call
-
-
-def _stream(function: Callable[[Any], AsyncIterator[Any]]) -> Any:
-    async def call(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        try:
-            async for response in function(requests):
-                yield response
-        except Refused as e:
-            await context.abort(e.code, str(e))
-        except DatastoreError as e:
-            await context.abort(*status_of(e))
-
-    return call
 
 
 async def serve(

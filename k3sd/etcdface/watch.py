@@ -1,7 +1,7 @@
-"""The Watch service: many watches on one stream, one writer, so that progress can be told truthfully.
+"""The Watch service: many watches on one stream, so that progress can be told truthfully.
 
-A progress response with revision R says that everything up to R was sent on this stream before it. Events and progress go
-through one queue; progress enters it only when every watch is idle at the hub's revision.
+A progress response with revision R says that everything up to R was sent on this stream before it. Events and progress leave
+in the order in which they are queued on the stream; progress is queued only when every watch is idle at the hub's revision.
 """
 
 from __future__ import annotations
@@ -10,23 +10,48 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from k3sd.datastore import etcdrpc
-from k3sd.datastore.backend import Backend, Compacted, DatastoreError
+from k3sd.datastore.backend import Backend, Compacted, DatastoreError, Event
 from k3sd.datastore.hub import Watch
-from k3sd.etcdface.wire import Refused, bounds, event, header
+from k3sd.datastore.mvcc import COMPACT_KEY
+from k3sd.etcdface.call import Call, Code
+from k3sd.etcdface.wire import COMPACT_ALIAS, Refused, bounds, event, header
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 5.0
-MAX_QUEUED = 4096
-"""Responses waiting for a client that does not read; then the stream waits, and the hub drops its watches."""
 BROADCAST_ID = -1
 NOPUT, NODELETE = 0, 1
+RESPONSE_BYTES = 1 << 20
+"""Of events in one response; what follows goes into the next. etcd's clients take any size, other ones 4 MiB."""
+ENCODED_BYTES = 4 << 20
 
 _ids = itertools.count(1)
+
+
+class Encoder:
+    """Events as bytes of a WatchResponse, made once for all watches that see them."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, bool], bytes] = {}
+        self._size = 0
+
+    def encode(self, change: Event, with_previous: bool) -> bytes:
+        key = (change.kv.revision, with_previous)  # a revision is one event
+        known = self._known.get(key)
+        if known is None:
+            if self._size > ENCODED_BYTES:
+                self._known.clear()
+                self._size = 0
+            known = etcdrpc.WatchResponse(events=[event(change, with_previous)]).SerializeToString()
+            self._known[key] = known
+            self._size += len(known) + 200
+        return known
 
 
 class _One:
@@ -39,6 +64,7 @@ class _One:
         self.wants_progress = bool(request.progress_notify)
         self.idle = False
         self.sent_since_progress = False
+        self._with_previous = bool(request.prev_kv)
         self._skip = {bool(f == NODELETE) for f in request.filters}
         self.task = asyncio.create_task(self._pump(), name=f"etcd-watch-{number}")
 
@@ -47,6 +73,7 @@ class _One:
         return self.idle and self.watch.synced
 
     async def _pump(self) -> None:
+        call = self.stream.call
         try:
             while True:
                 self.idle = True
@@ -55,18 +82,36 @@ class _One:
                     events = await anext(self.watch)
                 finally:
                     self.idle = False
-                messages = [event(e) for e in events if e.deleted not in self._skip]
-                if messages:
-                    self.sent_since_progress = True
-                    await self.stream.send(
-                        etcdrpc.WatchResponse(header=header(events[-1].kv.revision), watch_id=self.number, events=messages)
-                    )
+                self._send(events)
+                await call.drain()
         except StopAsyncIteration:
             pass
         except Compacted as e:
-            await self.stream.cancelled(self.number, str(e), e.compact_revision)
+            self.stream.cancelled(self.number, str(e), e.compact_revision)
         except DatastoreError as e:
-            await self.stream.cancelled(self.number, str(e))
+            self.stream.cancelled(self.number, str(e))
+
+    def _send(self, events: Sequence[Event]) -> None:
+        """Bytes of a message that follow each other are one message, so a response is its head and the events."""
+        encode, with_previous, skip = self.stream.encoder.encode, self._with_previous, self._skip
+        parts: list[bytes] = []
+        size = 0
+        for change in events:
+            if change.deleted in skip:
+                continue
+            part = encode(change, with_previous)
+            parts.append(part)
+            size += len(part)
+            if size > RESPONSE_BYTES:
+                self._send_parts(change.kv.revision, parts)
+                parts, size = [], 0
+        if parts:
+            self._send_parts(events[-1].kv.revision, parts)
+
+    def _send_parts(self, revision: int, parts: list[bytes]) -> None:
+        self.sent_since_progress = True
+        head = etcdrpc.WatchResponse(header=header(revision), watch_id=self.number).SerializeToString()
+        self.stream.call.send(head + b"".join(parts))
 
     async def close(self) -> None:
         await self.watch.aclose()
@@ -74,37 +119,25 @@ class _One:
 
 
 class Stream:
-    """One Watch call: ``requests`` in, responses out by iterating ``responses``."""
+    """One Watch call."""
 
-    def __init__(self, backend: Backend, requests: AsyncIterator[Any]) -> None:
+    def __init__(self, backend: Backend, encoder: Encoder, call: Call) -> None:
         self._backend = backend
-        self._requests = requests
-        self._out: asyncio.Queue[Any] = asyncio.Queue(MAX_QUEUED)
+        self.encoder = encoder
+        self.call = call
         self._watches: dict[int, _One] = {}
         self._progress_wanted = False
         self._asking: asyncio.Task[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
 
-    async def responses(self) -> AsyncIterator[Any]:
-        reader = asyncio.create_task(self._read(), name="etcd-watch-requests")
+    async def run(self) -> None:
+        """Serve until the client closes its side, which ends the stream as in etcd."""
         try:
-            while True:
-                response = await self._out.get()
-                if response is None:
-                    return
-                yield response
-        finally:
-            reader.cancel()
-            for task in (self._asking, self._ticker):
-                if task is not None:
-                    task.cancel()
-            for one in list(self._watches.values()):
-                await one.close()
-
-    async def _read(self) -> None:
-        """The client closing its side ends the stream, as in etcd."""
-        try:
-            async for request in self._requests:
+            async for message in self.call:
+                try:
+                    request = etcdrpc.WatchRequest.FromString(message)
+                except DecodeError as e:
+                    raise Refused(f"the request is no message of etcd: {e}", Code.INTERNAL) from e
                 if request.HasField("create_request"):
                     await self._create(request.create_request)
                 elif request.HasField("cancel_request"):
@@ -113,46 +146,50 @@ class Stream:
                     self._progress_wanted = True
                     self.became_idle()
         finally:
-            await self._out.put(None)
+            for task in (self._asking, self._ticker):
+                if task is not None:
+                    task.cancel()
+            for one in list(self._watches.values()):
+                await one.close()
 
-    async def send(self, response: Any) -> None:
-        await self._out.put(response)
+    def _send(self, revision: int, number: int, **fields: Any) -> None:
+        response = etcdrpc.WatchResponse(header=header(revision), watch_id=number, **fields)
+        self.call.send(response.SerializeToString())
 
     async def _create(self, request: Any) -> None:
+        """A watch from now on begins behind the revision that the answer names: where the client resumes after a broken
+        connection, should nothing have come until then."""
         if request.watch_id:
-            await self._refuse("a watch id of the client's own choice is not implemented by k3sd")
+            self._refuse("a watch id of the client's own choice is not implemented by k3sd")
             return
         try:
             start, end = bounds(request.key, request.range_end)
-            watch = self._backend.watch(start, end, request.start_revision)
+            if start == COMPACT_KEY and not request.range_end:
+                start, end = COMPACT_ALIAS, COMPACT_ALIAS + "\0"
+            revision = await self._backend.revision()
+            watch = self._backend.watch(start, end, request.start_revision or revision + 1)
         except (Refused, DatastoreError) as e:
-            await self._refuse(str(e))
+            self._refuse(str(e))
             return
         number = next(_ids)
-        await self.send(etcdrpc.WatchResponse(header=header(0), watch_id=number, created=True))
+        self._send(revision, number, created=True)
         assert isinstance(watch, Watch)
         self._watches[number] = one = _One(self, number, request, watch)
         if one.wants_progress and self._ticker is None:
             self._ticker = asyncio.create_task(self._tick(), name="etcd-watch-progress")
 
-    async def _refuse(self, reason: str) -> None:
-        await self.send(
-            etcdrpc.WatchResponse(header=header(0), watch_id=BROADCAST_ID, created=True, canceled=True, cancel_reason=reason)
-        )
+    def _refuse(self, reason: str) -> None:
+        self._send(0, BROADCAST_ID, created=True, canceled=True, cancel_reason=reason)
 
     async def _cancel(self, number: int) -> None:
         one = self._watches.pop(number, None)
         if one is not None:
             await one.close()
-            await self.send(etcdrpc.WatchResponse(header=header(0), watch_id=number, canceled=True))
+            self._send(0, number, canceled=True)
 
-    async def cancelled(self, number: int, reason: str, compact_revision: int = 0) -> None:
+    def cancelled(self, number: int, reason: str, compact_revision: int = 0) -> None:
         self._watches.pop(number, None)
-        await self.send(
-            etcdrpc.WatchResponse(
-                header=header(0), watch_id=number, canceled=True, cancel_reason=reason, compact_revision=compact_revision
-            )
-        )
+        self._send(0, number, canceled=True, cancel_reason=reason, compact_revision=compact_revision)
 
     # progress
 
@@ -167,7 +204,7 @@ class Stream:
             revision = await self._backend.revision()
             if all(one.synced for one in self._watches.values()):
                 self._progress_wanted = False
-                await self.send(etcdrpc.WatchResponse(header=header(revision), watch_id=BROADCAST_ID))
+                self._send(revision, BROADCAST_ID)
         except DatastoreError as e:
             log.debug("no progress can be told: %s", e)
             self._progress_wanted = False
@@ -185,5 +222,5 @@ class Stream:
                 continue
             for one in list(self._watches.values()):
                 if one.wants_progress and one.synced and not one.sent_since_progress:
-                    await self.send(etcdrpc.WatchResponse(header=header(revision), watch_id=one.number))
+                    self._send(revision, one.number)
                 one.sent_since_progress = False

@@ -178,8 +178,8 @@ async def test_what_is_outside_is_refused_by_name(
 async def test_watch(call: Call, stream: WatchStream) -> None:
     first = (await call("KV", "Put", key=A, value=b"1")).header.revision
     await call("KV", "Put", key=A, value=b"2")
-    created = await stream.create(key=b"/registry/", range_end=b"/registry0", start_revision=first)
-    assert created.created and not created.canceled and created.header.revision == 0
+    created = await stream.create(key=b"/registry/", range_end=b"/registry0", start_revision=first, prev_kv=True)
+    assert created.created and not created.canceled and created.header.revision == first + 1
     await call("KV", "DeleteRange", key=A)
     events: list[Any] = []
     while len(events) < 3:
