@@ -21,6 +21,7 @@ from typing import Any
 
 from k3sd.config import paths
 from k3sd.lib import mounts
+from k3sd.lib.processes import command_line, parents, shares_mounts
 
 UNITS = ("k3sd-server.socket", "k3sd-agent.socket", "k3sd-server.service", "k3sd-agent.service")
 STOP_SECONDS = 60.0
@@ -40,7 +41,7 @@ def main() -> int:
     from k3sd.network.cleanup import cleanup
 
     removed += cleanup()
-    removed += [f"cgroup {path}" for path in remove_cgroups()]
+    removed += [f"cgroup {path}" for path in remove_cgroups(cgroup_roots())]
     stuck = [str(d) for d in (paths.RUN_DIR, paths.KUBELET_ROOT / "pods", paths.POD_LOGS) if not wait(partial(emptied, d), 10)]
     left = [*stuck, *find_ours(), *our_mounts(mounts.mount_points())]
     print(f"removed {len(removed)} things that k3sd made" if removed else "nothing of k3sd was running")
@@ -74,7 +75,7 @@ def stop_parent() -> None:
         pid = int((paths.RUN_DIR / "k3sd.pid").read_text())
     except (OSError, ValueError):
         return
-    if "k3sd" not in command_line(pid) or not same_namespace(pid):
+    if "k3sd" not in command_line(pid) or not shares_mounts(pid):
         return
     os.kill(pid, signal.SIGTERM)
     wait(lambda: not command_line(pid), STOP_SECONDS)  # a zombie has none
@@ -93,20 +94,6 @@ def wait(condition: Callable[[], bool], seconds: float) -> bool:
 # processes
 
 
-def command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def same_namespace(pid: int) -> bool:
-    try:
-        return os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
-    except OSError:
-        return False
-
-
 def is_ours(line: str) -> bool:
     """Whether a command line is one of k3sd's processes or of its containerd's shims."""
     words = line.split()
@@ -123,19 +110,7 @@ def is_ours(line: str) -> bool:
 def find_ours() -> list[int]:
     """Process ids of k3sd's own processes, not of what they started."""
     pids = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()]
-    return [pid for pid in pids if pid != os.getpid() and is_ours(command_line(pid)) and same_namespace(pid)]
-
-
-def parents() -> dict[int, int]:
-    """Parent by process id, of everything running."""
-    table: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                table[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            except (OSError, IndexError, ValueError):
-                continue  # gone meanwhile
-    return table
+    return [pid for pid in pids if pid != os.getpid() and is_ours(command_line(pid)) and shares_mounts(pid)]
 
 
 def with_descendants(roots: Iterable[int], table: dict[int, int]) -> set[int]:
@@ -217,16 +192,34 @@ def remove_namespace(path: Path) -> bool:
 # cgroups
 
 
-def remove_cgroups() -> list[str]:
-    """Empty ``kubepods`` cgroups in every hierarchy, leaves first."""
+def cgroup_roots() -> list[str]:
+    """The kubelet's ``cgroup-root`` of every start since the machine's; the default where none is known."""
+    try:
+        return paths.CGROUP_ROOTS.read_text().splitlines()
+    except OSError:
+        return ["/"]
+
+
+def remove_cgroups(roots: list[str], mount: Path = Path("/sys/fs/cgroup")) -> list[str]:
+    """Empty ``kubepods`` cgroups below the roots in every hierarchy, leaves first, and roots with nothing else in them."""
     removed = []
-    root = Path("/sys/fs/cgroup")
-    for top in (*root.glob("kubepods*"), *root.glob("*/kubepods*")):
-        for directory, _, _ in os.walk(top, topdown=False):
-            try:
-                os.rmdir(directory)
-            except OSError:
-                continue  # still used by somebody else's pods
-            if directory == str(top):
-                removed.append(directory)
+    unified = (mount / "cgroup.controllers").exists()
+    for hierarchy in [mount] if unified else [entry for entry in mount.glob("*") if entry.is_dir() and not entry.is_symlink()]:
+        for root in roots:
+            top = hierarchy / root.strip("/")
+            for kubepods in sorted(top.glob("kubepods*")):
+                for directory, _, _ in os.walk(kubepods, topdown=False):
+                    if _emptied_cgroup(Path(directory)) and directory == str(kubepods):
+                        removed.append(directory)
+            while top != hierarchy and _emptied_cgroup(top):
+                removed.append(str(top))
+                top = top.parent
     return removed
+
+
+def _emptied_cgroup(directory: Path) -> bool:
+    try:
+        directory.rmdir()
+    except OSError:
+        return False  # somebody else's pods use it, or it is not there
+    return True

@@ -91,6 +91,7 @@ def prepare_files(settings: Settings) -> bool:
     for directory in (where.agent_etc, where.images, where.pod_manifests, where.cni_conf_dir, where.containerd_root):
         ensure_directory(directory, 0o700)
     ensure_directory(paths.RUN_DIR, 0o711)
+    remember_cgroup_root((settings.kubelet_args.get("cgroup-root") or ("",))[-1])
     if settings.container_runtime_endpoint:
         return False
     from k3sd.kubelet.containerd import write_config
@@ -98,6 +99,14 @@ def prepare_files(settings: Settings) -> bool:
     version = subprocess.run(["containerd", "--version"], capture_output=True, text=True, check=True).stdout
     write_config(settings, version)
     return True
+
+
+def remember_cgroup_root(root: str) -> None:
+    """For ``k3sd killall``, which does not know the options of this start."""
+    known = paths.CGROUP_ROOTS.read_text().splitlines() if paths.CGROUP_ROOTS.exists() else []
+    name = "/" + root.strip("/")
+    if name not in known:
+        write_if_changed(paths.CGROUP_ROOTS, "".join(f"{line}\n" for line in [*known, name]), 0o644)
 
 
 def write_kubeconfigs(settings: Settings, ca: bytes) -> None:

@@ -15,6 +15,8 @@ NODE_ID = NODE_DIR / "id"
 RUN_DIR = Path("/run/k3s")
 CONTAINERD_STATE = RUN_DIR / "containerd"
 CONTAINERD_SOCKET = CONTAINERD_STATE / "containerd.sock"
+CGROUP_ROOTS = RUN_DIR / "cgroup-roots"
+"""The kubelet's ``cgroup-root`` of each start, one a line: ``killall`` removes what is below them."""
 KUBELET_ROOT = Path("/var/lib/kubelet")
 POD_LOGS = Path("/var/log/pods")
 CONTAINER_LOGS = Path("/var/log/containers")

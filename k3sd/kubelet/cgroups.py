@@ -7,9 +7,11 @@ Layout as upstream's (``kubepods/<qos>/pod<uid>``), so that a kubelet of either 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
+import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from typing import Any
 
 from k3sd.apimachinery.quantity import Quantity
 from k3sd.kubelet import podinfo
+from k3sd.lib import processes
 
 Obj = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -144,6 +147,18 @@ def systemd_properties(limits: Limits) -> list[str]:
     if limits.memory is not None:
         out.append(f"MemoryMax={limits.memory or 'infinity'}")
     return out
+
+
+def is_stray(pid: int) -> bool:
+    """Whether a process in the cgroup of a pod that this node does not have may be killed: never one outside our process
+    namespace (shown as 0), ourselves and what we come from, or a container of another node on this kernel, whose shim sees
+    other mounts."""
+    if pid <= 1 or pid == os.getpid() or pid in processes.ancestors(os.getpid()):
+        return False
+    for ancestor in processes.ancestors(pid):
+        if "containerd-shim" in processes.command_line(ancestor).partition(" ")[0] and not processes.shares_mounts(ancestor):
+            return False
+    return True
 
 
 class CgroupManager:
@@ -279,25 +294,25 @@ class CgroupManager:
                 except FileNotFoundError:
                     pass
                 except OSError as error:
-                    if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    if error.errno != errno.EBUSY or time.monotonic() > deadline or not self._kill(Path(directory)):
                         log.warning("cannot remove cgroup %s: %s", directory, error)
                         return
-                    self._kill(Path(directory))
                     time.sleep(0.01)  # a killed process leaves its cgroup when it is reaped, which nothing announces
                     continue
                 break
 
     @staticmethod
-    def _kill(directory: Path) -> None:
+    def _kill(directory: Path) -> bool:
+        """Kill the strays in a cgroup. False when somebody else's processes are in it."""
         try:
-            pids = (directory / "cgroup.procs").read_text().split()
+            pids = [int(pid) for pid in (directory / "cgroup.procs").read_text().split()]
         except OSError:
-            return
-        for pid in pids:
-            try:
-                os.kill(int(pid), 9)
-            except ProcessLookupError:
-                continue
+            return True  # gone meanwhile
+        strays = [pid for pid in pids if is_stray(pid)]
+        for pid in strays:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return len(strays) == len(pids)
 
     def _make(self, relative: str) -> None:
         for mount in self._mounts:

@@ -23,6 +23,7 @@ from k3sd.kubelet.cri.messages import NamespaceMode, ProfileType
 from k3sd.kubelet.layout import next_restart_count
 from k3sd.kubelet.runtime import Grace
 from k3sd.kubelet.statuswriter import build_patch
+from k3sd.lib import processes
 from tests.unit.kubelet.kubelet_pods import container, pod
 
 Obj = dict[str, Any]
@@ -114,6 +115,23 @@ def test_hierarchy_of_version_2(tmp_path: Path) -> None:
     values = {name: (directory / name).read_text() for name in ("cpu.weight", "cpu.max", "memory.max")}
     assert values == {"cpu.weight": "39", "cpu.max": "200000 100000", "memory.max": str(1 << 30)}
     assert manager.pods() == {"u1"}
+
+
+def test_only_strays_of_this_node_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """70 is a container of our shim, 80 of a shim with other mounts, 90 lost its shim; we are 60, a child of 50."""
+    parents = {60: 50, 50: 1, 70: 71, 71: 1, 80: 81, 81: 82, 82: 1, 90: 1}
+    monkeypatch.setattr(processes, "parent", lambda pid: parents.get(pid, 0))
+    shims = {71: "/usr/bin/containerd-shim-runc-v2 -id x", 82: "/usr/bin/containerd-shim-runc-v2 -id y"}
+    monkeypatch.setattr(processes, "command_line", lambda pid: shims.get(pid, "app containerd-shim"))
+    monkeypatch.setattr(processes, "shares_mounts", lambda pid: pid == 71)
+    monkeypatch.setattr(cgroups.os, "getpid", lambda: 60)
+    killed: list[int] = []
+    monkeypatch.setattr(cgroups.os, "kill", lambda pid, number: killed.append(pid))
+    (tmp_path / "cgroup.procs").write_text("0\n1\n50\n60\n70\n80\n90\n")
+    assert not cgroups.CgroupManager._kill(tmp_path)
+    assert killed == [70, 90]
+    (tmp_path / "cgroup.procs").write_text("70\n")
+    assert cgroups.CgroupManager._kill(tmp_path)
 
 
 def test_hierarchy_of_version_1(tmp_path: Path) -> None:
