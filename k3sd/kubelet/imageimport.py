@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from k3sd.config.paths import Paths
 from k3sd.kubelet.cri.client import CRIClient, CRIError
 from k3sd.lib.files import write_if_changed
+from k3sd.lib.inotify import DirectoryEvents
 from k3sd.procs.run import CommandError, run
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ _NATIVE = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
 _FOREIGN = (".tar.bz2", ".tbz", ".tar.lz4")
 _CACHE = ".k3sd-imported.json"
 IMPORT_TIMEOUT_SECONDS = 1800.0
+SETTLE_SECONDS = 2.0
+"""A file that is still being copied is left alone."""
 
 
 class ImportFailed(Exception):
@@ -36,10 +40,11 @@ class ImportFailed(Exception):
 class ImageImporter:
     """Imports through ``ctr`` into containerd's namespace of Kubernetes."""
 
-    def __init__(self, cri: CRIClient, snapshotter: str, paths: Paths) -> None:
+    def __init__(self, cri: CRIClient, snapshotter: str, paths: Paths, events: DirectoryEvents) -> None:
         self._cri = cri
         self._snapshotter = snapshotter
         self._directory = paths.images
+        self._events = events
 
     async def ensure_pause_image(self, name: str) -> None:
         """Make the sandbox image unless it is there. Raises ImportFailed."""
@@ -63,15 +68,20 @@ class ImageImporter:
     async def import_directory(self) -> None:
         """Bring in every archive of ``agent/images`` that is new, changed or whose images are gone; pull the images named in
         its ``.txt`` files. A file that fails is logged and does not stop the others."""
-        if not self._directory.is_dir():
+        if not self._directory.is_dir() or not any(self._directory.iterdir()):
             return
         cache = self._load_cache()
         present = {tag for image in await self._cri.list_images() for tag in image.repo_tags}
         fresh: dict[str, Any] = {}
         for file in sorted(self._directory.iterdir()):
-            if file.name.startswith(".") or not file.is_file():
+            if file.name.startswith("."):
                 continue
-            info = file.stat()
+            try:
+                info = file.stat()
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISREG(info.st_mode):
+                continue
             stamp = [info.st_size, info.st_mtime_ns]
             known = cache.get(file.name)
             if known and known["stamp"] == stamp and present.issuperset(known["images"]):
@@ -87,6 +97,30 @@ class ImageImporter:
                 fresh[file.name] = {"stamp": stamp, "images": names}
         if fresh != cache:
             write_if_changed(self._directory / _CACHE, json.dumps(fresh, indent=1), 0o600)
+
+    async def watch_directory(self) -> None:
+        """Import what appears in ``agent/images``, when it has not been written to for a moment. Runs until cancelled."""
+        changed = asyncio.Event()
+
+        def look(name: str) -> None:
+            if not name.startswith("."):
+                changed.set()
+
+        try:
+            watch = self._events.watch(str(self._directory), look)
+        except OSError as error:
+            log.warning("%s is read at start only: %s", self._directory, error)
+            return
+        try:
+            await self.import_directory()  # what came before the watch
+            while True:
+                await changed.wait()
+                while changed.is_set():
+                    changed.clear()
+                    await asyncio.sleep(SETTLE_SECONDS)
+                await self.import_directory()
+        finally:
+            watch.close()
 
     def _load_cache(self) -> dict[str, Any]:
         try:

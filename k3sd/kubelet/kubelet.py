@@ -128,7 +128,7 @@ class Kubelet:
         self._rotator = LogRotator(self._events, self.cri.reopen_container_log)
         self._pods = Informer(client, resources.PODS, field_selector=f"spec.nodeName={settings.node_name}")
         self._nodes = Informer(client, resources.NODES, field_selector=f"metadata.name={settings.node_name}")
-        self._importer = ImageImporter(self.cri, settings.snapshotter, settings.paths)
+        self._importer = ImageImporter(self.cri, settings.snapshotter, settings.paths, self._events)
         self._exits: dict[str, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: object | None = None
@@ -213,6 +213,7 @@ class Kubelet:
         await self.cache.start()
         await self._importer.ensure_pause_image(self._settings.pause_image)
         await self._importer.import_directory()
+        self._spawn(self._importer.watch_directory(), "image archives")
         self._static.start()
 
     async def stop(self) -> None:
