@@ -217,9 +217,11 @@ def _compare(shape: Shape, old: Any, new: Any) -> tuple[Tree | None, Tree | None
         return ({}, None) if old != new else (None, None)
     changed: Tree = {}
     removed: Tree = {}
-    pairs = _fields(shape, old or {}, new or {}) if shape.kind == "map" else _entries(shape, old, new, changed, removed)
-    for key, child, before, after in pairs:
-        if child.kind == "server" or before == after:
+    if shape.kind == "map":
+        _compare_fields(shape, old or {}, new or {}, changed, removed)
+        return changed or None, removed or None
+    for key, child, before, after in _entries(shape, old, new, changed, removed):
+        if before == after:
             continue
         added, gone = _compare(child, before, after)
         if added is not None:
@@ -227,6 +229,37 @@ def _compare(shape: Shape, old: Any, new: Any) -> tuple[Tree | None, Tree | None
         if gone is not None:
             removed.setdefault(key, gone)
     return changed or None, removed or None
+
+
+def _compare_fields(shape: Shape, old: Obj, new: Obj, changed: Tree, removed: Tree) -> None:
+    """The map's part of ``_compare``. What Go always writes is there as null, so that its first content does not make it
+    new."""
+    fields, element = shape.fields, shape.element
+    for name, after in new.items():
+        child = fields.get(name, element)
+        if child is None or child.kind == "server":
+            continue
+        before = old.get(name, None if child.present else _MISSING)
+        if before is _MISSING:
+            added, gone = _whole(child, after), None
+        elif before == after:
+            continue
+        else:
+            added, gone = _compare(child, before, after)
+        if added is not None:
+            changed["f:" + name] = added
+        if gone is not None:
+            removed["f:" + name] = gone
+    for name, before in old.items():
+        if name not in new:
+            child = fields.get(name, element)
+            if child is None or child.kind == "server":
+                continue
+            added, gone = _compare(child, before, None if child.present else _MISSING)
+            if added is not None:
+                changed["f:" + name] = added
+            if gone is not None:
+                removed["f:" + name] = gone
 
 
 def _whole(shape: Shape, value: Any) -> Tree | None:
@@ -260,22 +293,9 @@ def _walkable(shape: Shape, value: Any) -> bool:
     return value is None or isinstance(value, dict if shape.kind == "map" else list)
 
 
-def _fields(shape: Shape, old: Obj, new: Obj) -> Iterator[tuple[str, Shape, Any, Any]]:
-    """``(path element, shape, old value, new value)`` of each field; absent ones are ``_MISSING``."""
-    for name, value in new.items():
-        child = shape.child(name)
-        if child is not None:
-            # What Go always writes is there as null, so that its first content does not make it new.
-            yield "f:" + name, child, old.get(name, None if child.present else _MISSING), value
-    for name, value in old.items():
-        if name not in new:
-            child = shape.child(name)
-            if child is not None:
-                yield "f:" + name, child, value, None if child.present else _MISSING
-
-
 def _entries(shape: Shape, old: Any, new: Any, changed: Tree, removed: Tree) -> Iterator[tuple[str, Shape, Any, Any]]:
-    """The same for list items. An item that occurs more than once is owned as a whole: noted here, not descended into."""
+    """``(path element, shape, old value, new value)`` of each list item; absent ones are ``_MISSING``. An item that occurs more
+    than once is owned as a whole: noted here, not descended into."""
     left, left_repeated = _items(shape, old)
     right, right_repeated = _items(shape, new)
     element = shape.element or ANY

@@ -11,9 +11,18 @@ _DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
+_last = (0, "1970-01-01T00:00:00Z")
+
+
 def now() -> str:
     """The current time as ``2026-01-01T00:00:00Z``."""
-    return from_epoch(time.time())
+    global _last
+    seconds, text = _last
+    current = int(time.time())
+    if current != seconds:
+        text = from_epoch(current)
+        _last = (current, text)
+    return text
 
 
 def now_micro() -> str:

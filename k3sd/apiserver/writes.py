@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import secrets
-import uuid
 from collections.abc import Callable
 
 from k3sd.apimachinery import timefmt, validation
@@ -32,6 +31,7 @@ from k3sd.apiserver.endpoint import Endpoint, Item, Rendered
 from k3sd.apiserver.options import parse_revision
 from k3sd.apiserver.request import Attributes, RequestContext
 from k3sd.datastore.backend import CompareFailed
+from k3sd.lib.uid import new_uid
 
 NAME_ATTEMPTS = 8
 UPDATE_ATTEMPTS = 5
@@ -86,7 +86,7 @@ async def create(ep: Endpoint, ctx: RequestContext, obj: Obj, managed: bool = Tr
     strategy = ep.strategy
     for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"):
         meta.pop(field, None)
-    meta["uid"] = str(uuid.uuid4())
+    meta["uid"] = new_uid()
     meta["creationTimestamp"] = timefmt.now()
     if strategy.has_generation:
         meta["generation"] = 1

@@ -47,8 +47,7 @@ class ResourceQuota(Plugin):
         """Last of all, when the object is known to be good."""
         ctx = attrs.ctx
         assert ctx.resource is not None and attrs.obj is not None
-        quotas = list(self._registry.read_all(resources.RESOURCEQUOTAS, ctx.namespace))
-        for quota in quotas:
+        for quota in list(self._registry.read_all(resources.RESOURCEQUOTAS, ctx.namespace)):
             for attempt in range(ATTEMPTS):
                 delta = self._delta(quota, attrs)
                 if not delta:
