@@ -6,7 +6,7 @@ the database readable by K3s, and the unique index on (name, prev_revision) is w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from k3sd.datastore import mvcc
 from k3sd.datastore.backend import Event, KeyValue
@@ -63,6 +63,14 @@ COMPACT_TOMBSTONES = "DELETE FROM kine WHERE id >= ? AND id < ? AND deleted = 1"
 SET_COMPACT_REVISION = f"UPDATE kine SET prev_revision = ? WHERE name = '{mvcc.COMPACT_KEY}'"
 
 UNLIMITED = 2**62
+
+
+def newer_schema(where: str, unknown: Iterable[str]) -> str:
+    """Columns kine did not have when this was written may carry a meaning that writing without them would break."""
+    return (
+        f"table kine at {where} was made by a newer version: its column {', '.join(sorted(unknown))} is not known here; "
+        "use the version that made it, or migrate with its own tools"
+    )
 
 
 def key_value(name: str, value: bytes | None, revision: int, created: int, create_revision: int, lease: int) -> KeyValue:

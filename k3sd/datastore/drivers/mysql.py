@@ -16,9 +16,19 @@ from urllib.parse import parse_qsl
 import MySQLdb
 from MySQLdb.constants import CR, ER
 
-from k3sd.datastore import sql
+from k3sd.datastore import mvcc, sql
 from k3sd.datastore.backend import DatastoreError, Unavailable
-from k3sd.datastore.drivers.server import INSERT_COLUMNS, INSERT_ROW, LOCK_SECONDS, Duplicate, Held, Lost, Row, ServerLog
+from k3sd.datastore.drivers.server import (
+    INSERT_COLUMNS,
+    INSERT_ROW,
+    LOCK_SECONDS,
+    STATEMENT_BYTES,
+    Duplicate,
+    Held,
+    Lost,
+    Row,
+    ServerLog,
+)
 from k3sd.datastore.endpoint import TLS, TLS_HINT
 
 DEFAULT_DATABASE = "kubernetes"
@@ -51,6 +61,8 @@ _LOST = {
     2055,  # lost connection, extended
 }
 _NOW_NOT = {1021, 1114, 1290, 1836, 3, 28}  # disk full, table full, read-only server
+PACKET_RESERVE = 256 << 10
+"""Of ``max_allowed_packet``, for keys and numbers."""
 ER_BAD_DB = 1049
 ER_ACCESS_DENIED = 1045
 CR_SSL = 2026
@@ -100,6 +112,11 @@ def client_options(args: dict[str, Any]) -> str:
 class MySQLLog(ServerLog):
     product = "MySQL"
     ascii_only = True
+    max_key_bytes = 630
+    migrations = (
+        "ALTER TABLE kine MODIFY COLUMN id BIGINT UNSIGNED AUTO_INCREMENT, MODIFY COLUMN create_revision BIGINT UNSIGNED, "
+        "MODIFY COLUMN prev_revision BIGINT UNSIGNED",
+    )
     snapshot_begin = (
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
         "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
@@ -141,9 +158,13 @@ class MySQLLog(ServerLog):
             with contextlib.closing(connection.cursor()) as cursor:
                 cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
                 cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
-                cursor.execute("SELECT @@auto_increment_increment, @@sql_mode")
-                increment, mode = cursor.fetchone()
+                cursor.execute("SELECT @@auto_increment_increment, @@sql_mode, @@max_allowed_packet")
+                increment, mode, packet = cursor.fetchone()
                 self._increment = int(increment)
+                # A statement holds the new and the replaced value, and escaping may double both.
+                room = (int(packet) - PACKET_RESERVE) // 2
+                self.statement_bytes = min(STATEMENT_BYTES, room)
+                self.max_value_bytes = min(mvcc.MAX_VALUE_BYTES, room // 2)
                 if "ANSI_QUOTES" in mode:
                     cursor.execute("SET SESSION sql_mode = ''")
             return connection

@@ -65,6 +65,11 @@ class PostgresLog(ServerLog):
     set_sequence = "SELECT setval(pg_get_serial_sequence('kine', 'id'), (SELECT MAX(id) FROM kine))"
     size_query = "SELECT pg_total_relation_size('kine')"
     name_order = 'COLLATE "C"'
+    migrations = (
+        "ALTER TABLE kine ALTER COLUMN id TYPE BIGINT, ALTER COLUMN create_revision TYPE BIGINT, "
+        "ALTER COLUMN prev_revision TYPE BIGINT; ALTER SEQUENCE kine_id_seq AS BIGINT",
+        'ALTER TABLE kine ALTER COLUMN name TYPE text COLLATE "C"',
+    )
     oldest_transaction = (
         "SELECT pid, COALESCE(NULLIF(application_name, ''), usename), date_trunc('second', xact_start) FROM pg_stat_activity "
         "WHERE datname = current_database() AND xact_start IS NOT NULL AND pid != pg_backend_pid() ORDER BY xact_start LIMIT 1"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
@@ -25,9 +26,11 @@ Row = tuple[str, int, int, int, int, int, bytes | None, bytes | None]
 """name, created, deleted, create_revision, prev_revision, lease, value, old_value"""
 
 ROUNDS = 20
+MIGRATION_VARIABLE = "KINE_SCHEMA_MIGRATION"
 LOCK_SECONDS = 5
 """How long a statement waits for a transaction of another session."""
 STATEMENT_BYTES = 4 << 20
+"""Of values, new and replaced, in one statement."""
 COMPACT_STEP = 500
 RECENT = 100
 """Latest revisions checked for holes at start; compaction never reaches them."""
@@ -70,13 +73,19 @@ class ServerLog:
     """Appended to ``name`` where keys are compared or sorted."""
     product: ClassVar[str] = ""
     ascii_only: ClassVar[bool] = False
+    max_key_bytes: ClassVar[int] = 0
     after_nul: ClassVar[str] = "\x01"
+
+    migrations: ClassVar[tuple[str, ...]] = ()
+    """Source: kine ``schemaMigrations``. Each may run again."""
 
     def __init__(self, where: str) -> None:
         self.where = where
         self.compact_revision = 0
         self.compacted_elsewhere = False
         self.quiet_seconds = 1.0
+        self.statement_bytes = STATEMENT_BYTES
+        self.max_value_bytes = mvcc.MAX_VALUE_BYTES
         self.listening = True
         self._local = threading.local()
         self._lock = threading.Lock()
@@ -158,7 +167,7 @@ class ServerLog:
         batch: list[tuple[Any, ...]] = []
         for row in itertools.chain(rows, (None,)):
             size = sum(len(r[7] or b"") + len(r[8] or b"") for r in batch)
-            if batch and (row is None or len(batch) >= 200 or size > STATEMENT_BYTES):
+            if batch and (row is None or len(batch) >= 200 or size > self.statement_bytes // 2):
                 self._run(text + ", ".join([INSERT_ROW.replace("(?", "(?, ?", 1)] * len(batch)), [v for r in batch for v in r])
                 count += len(batch)
                 batch = []
@@ -236,13 +245,25 @@ class ServerLog:
         return Unavailable(f"the {self.product} database at {self.where} does not answer: {text}")
 
     def bound(self, key: str) -> str:
-        """A key or bound as this server can compare it: NUL, which its text cannot hold, becomes what sorts next to it."""
+        """A key or bound as this server can compare it: NUL, which its text cannot hold, becomes what sorts next to it, and
+        what is not ASCII what sorts behind all that is."""
         key = key.replace("\0", self.after_nul)
         if self.ascii_only and not key.isascii():
-            if key == mvcc.LAST_KEY:
-                return "\x7f"
-            raise DatastoreError(f"key {key!r} is not ASCII, which {self.product} databases of K3s cannot store")
+            return "".join(itertools.takewhile(str.isascii, key)) + "\x7f"
         return key
+
+    def why_not(self, key: str, value: bytes = b"") -> str:
+        """Why this key or value cannot be stored here; empty when it can."""
+        if self.ascii_only and not key.isascii():
+            return f"key {key!r} is not ASCII, which {self.product} databases of K3s cannot store"
+        if self.max_key_bytes and len(key) > self.max_key_bytes:
+            return f"key {key!r} is longer than the {self.max_key_bytes} bytes that {self.product} databases of K3s can store"
+        if len(value) > self.max_value_bytes:
+            return (
+                f"value of key {key!r} has {len(value)} bytes; the limit is {self.max_value_bytes} "
+                f"with this {self.product} server's max_allowed_packet"
+            )
+        return ""
 
     # opening
 
@@ -261,6 +282,10 @@ class ServerLog:
                 raise DatastoreError(
                     f"table kine at {self.where} is not kine's: it has no column {', '.join(missing)}; name another database"
                 )
+            if unknown := set(columns) - set(sql.COLUMNS):
+                raise DatastoreError(sql.newer_schema(self.where, unknown))
+            if columns:
+                self._migrate()
             for statement in self._schema():
                 with contextlib.suppress(Duplicate):
                     self._run(statement, action="create the schema of")
@@ -274,6 +299,15 @@ class ServerLog:
         except Lost as e:
             self._disconnect()
             raise self._unavailable(e) from e
+
+    def _migrate(self) -> None:
+        """kine's migrations of old tables, which rewrite the whole table and are therefore asked for by number."""
+        wanted = os.environ.get(MIGRATION_VARIABLE, "0")
+        if not wanted.isdecimal():
+            raise DatastoreError(f"{MIGRATION_VARIABLE} is {wanted!r}; it must be a number: 1 for 64-bit revisions, 2 for all")
+        for statement in self.migrations[: int(wanted)]:
+            logger.info("migrating the %s table at %s, this may take a while: %s", self.product, self.where, statement)
+            self._run(statement, action="migrate")
 
     def _ensure_compact_row(self) -> None:
         with contextlib.suppress(Duplicate):  # another server was quicker
@@ -326,24 +360,20 @@ class ServerLog:
         """One attempt. Returns what has to be tried again: lost races, and further writes of the same keys."""
         batch: dict[str, Op] = {}
         later: list[Op] = []
-        size = 0
         for op in ops:
-            size += len(op.value)
-            if op.key in batch or (batch and size > STATEMENT_BYTES):
+            if op.key in batch:
                 later.append(op)
-                continue
-            try:
-                self.bound(op.key)
-            except DatastoreError as e:
-                op.error = e
-                continue
-            batch[op.key] = op
+            elif reason := self.why_not(op.key, op.value):
+                op.error = DatastoreError(reason)
+            else:
+                batch[op.key] = op
         if not batch:
             return later
         marks = ", ".join(["?"] * len(batch))
         newest = {row[0]: row for row in self._retried(NEWEST.format(marks), list(batch), "write to")}
         rows: dict[str, Row] = {}
         befores: dict[str, KeyValue | None] = {}
+        size = 0
         for key, op in batch.items():
             row = newest.get(key)
             head = before = None
@@ -360,6 +390,10 @@ class ServerLog:
             elif verdict is Verdict.NOTHING:
                 op.result = (0, None)
             else:
+                size += len(op.value) + (len(before.value) if before is not None else 0)
+                if rows and size > self.statement_bytes:
+                    later.append(op)
+                    continue
                 befores[key] = before
                 rows[key] = _row(op, before, previous)
         if not rows:
@@ -452,6 +486,8 @@ class ServerLog:
             raise Compacted(revision, self.compact_revision)
 
     def get(self, key: str, revision: int) -> tuple[int, KeyValue | None]:
+        if self.why_not(key):
+            return 0, None
         rows = self._retried(sql.GET, (self.bound(key), revision or sql.UNLIMITED))
         self._checked(revision)
         if not rows or rows[0][6] or mvcc.hidden(key):

@@ -34,8 +34,9 @@ WAL_LIMIT_BYTES = 64 << 20
 STEP_SECONDS = 0.005
 MAX_STEP = 256
 """Revisions compacted in one transaction; more would make its commit long."""
-QUICK_CHECK_BYTES = 64 << 20
-"""Larger files are not checked at start after a crash; ``k3sd datastore check`` does it."""
+QUICK_CHECK_BYTES = 16 << 20
+QUICK_CHECK_AFTER_CRASH_BYTES = 64 << 20
+"""Larger files are checked beside the work, once it has begun."""
 VACUUM_PAGES = 256
 
 COLUMN_TYPES = {
@@ -80,6 +81,7 @@ class SqliteLog:
         self._unflushed_bytes = 0
         self._finish_checkpoint = False
         self._stale = False
+        self._unchecked = False
         self._step = 128
         self._inserts = {1 << i: sql.INSERT + ", ".join([sql.INSERT_VALUES] * (1 << i)) for i in range(7)}
 
@@ -91,8 +93,10 @@ class SqliteLog:
             unclean = Path(f"{self.path}-wal").exists() and os.path.getsize(f"{self.path}-wal") > 0
             db = self._db = self._connect()
             self._check_application(db)
-            if unclean and self.path.stat().st_size <= QUICK_CHECK_BYTES:
+            if self.path.stat().st_size <= (QUICK_CHECK_AFTER_CRASH_BYTES if unclean else QUICK_CHECK_BYTES):
                 self._quick_check(db)
+            else:
+                self._unchecked = self.maintenance_due = True
             if not db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
                 db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             db.execute("PRAGMA journal_mode = WAL")
@@ -145,6 +149,8 @@ class SqliteLog:
         have = {row[1] for row in db.execute("PRAGMA table_info(kine)")}
         if missing := [c for c in sql.COLUMNS if c not in have]:
             raise DatastoreError(f"table kine of {self.path} is not kine's: it has no column {', '.join(missing)}")
+        if unknown := have - set(sql.COLUMNS):
+            raise DatastoreError(sql.newer_schema(str(self.path), unknown))
 
     def _quick_check(self, db: sqlite3.Connection) -> None:
         found = " ".join(db.execute("PRAGMA quick_check(1)").fetchone()[0].split())
@@ -152,14 +158,15 @@ class SqliteLog:
             raise DatastoreError(f"{self.path} is damaged ({found}); {offer(self.path)}")
 
     def _copy_legacy_table(self, db: sqlite3.Connection) -> None:
-        """K3s 0.x kept ``key_value``; it is copied once into an empty ``kine``."""
+        """K3s 0.x kept ``key_value``, several rows a key; the newest are copied once into an empty ``kine``, as kine does."""
         if not db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'key_value'").fetchone():
             return
         if db.execute("SELECT 1 FROM kine LIMIT 1").fetchone():
             return
         db.execute(
             "INSERT INTO kine(id, name, created, deleted, create_revision, prev_revision, lease, value, old_value) "
-            "SELECT id, name, 1, 0, 0, 0, COALESCE(ttl, 0), value, NULL FROM key_value ORDER BY id"
+            "SELECT id, name, 1, 0, 0, 0, CASE WHEN ttl > 0 THEN 15 ELSE 0 END, value, NULL FROM key_value "
+            "WHERE id IN (SELECT MAX(id) FROM key_value GROUP BY name) ORDER BY id"
         )
 
     def _ensure_compact_row(self, db: sqlite3.Connection) -> None:
@@ -376,6 +383,9 @@ class SqliteLog:
         self.maintenance_due = False
         with self._translated("checkpoint"):
             db = self._reader()
+            if self._unchecked:
+                self._unchecked = False
+                self._quick_check(db)
             db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             self._finish_checkpoint = True
             if os.path.getsize(f"{self.path}-wal") > WAL_LIMIT_BYTES:
@@ -463,11 +473,15 @@ class SqliteLog:
 
 
 def offer(path: Path) -> str:
-    """How to get the data back: the newest backup in the usual place, where there is one."""
-    backups = sorted(path.parent.glob("backups/*.db"), key=lambda p: p.stat().st_mtime)
-    if not backups:
-        return "restore a backup with 'k3sd datastore restore FILE'"
-    return f"restore the newest backup with 'k3sd datastore restore {backups[-1]}'"
+    """How to get the data back: the newest sound backup in the usual place, where there is one."""
+    for backup in sorted(path.parent.glob("backups/*.db"), key=lambda p: p.stat().st_mtime, reverse=True):
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(f"{backup.absolute().as_uri()}?mode=ro", uri=True)) as db,
+        ):
+            if db.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok" and db.execute("SELECT 1 FROM kine").fetchone():
+                return f"restore the newest good backup with 'k3sd datastore restore {backup}'"
+    return "restore a backup with 'k3sd datastore restore FILE'"
 
 
 def explain(path: Path, action: str, error: sqlite3.Error) -> DatastoreError:

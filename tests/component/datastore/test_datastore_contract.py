@@ -132,6 +132,7 @@ async def test_ranges_are_bytewise_and_half_open(harness: Harness, store: Backen
         wanted.pop()
         with pytest.raises(DatastoreError, match="is not ASCII"):
             await store.create("/x/a\u00e9", b"")
+        assert (await store.get("/x/a\u00e9"))[1] is None
     for name in (*wanted, "b"):
         await store.create(f"/x/{name}", b"")
     found = await store.list("/x/a", "/x/b")

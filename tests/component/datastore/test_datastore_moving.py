@@ -166,8 +166,9 @@ async def test_a_damaged_database_offers_the_newest_backup(tmp_path: Path, datab
     await filled("sqlite", tmp_path, database_server)
     saved = await backup("", data_dir=tmp_path)
     path = tmp_path / "server" / "db" / "state.db"
+    (saved.path.parent / "later.db").write_bytes(saved.path.read_bytes()[:20_000])  # newer, but no good
     path.write_bytes(b"SQLite format 3\0" + b"\xff" * 50_000)
-    with pytest.raises(DatastoreError, match=f"restore the newest backup with 'k3sd datastore restore {saved.path}'"):
+    with pytest.raises(DatastoreError, match=f"restore the newest good backup with 'k3sd datastore restore {saved.path}'"):
         await open_backend("", data_dir=tmp_path).start()
     assert (await check("", data_dir=tmp_path)).problems
     with pytest.raises(DatastoreError, match="is no good backup"):

@@ -10,9 +10,9 @@ import pytest
 from datastore_harness import Harness
 
 from k3sd.datastore import open_backend
-from k3sd.datastore.backend import Backend, CompareFailed, DatastoreError, Event, Unavailable
+from k3sd.datastore.backend import Backend, Compacted, CompareFailed, DatastoreError, Event, Unavailable
 from k3sd.datastore.drivers.server import ServerLog
-from k3sd.datastore.mvcc import KEEP_REVISIONS, prefix_end
+from k3sd.datastore.mvcc import KEEP_REVISIONS, MAX_VALUE_BYTES, prefix_end
 from k3sd.datastore.shared import SharedStore
 
 PREFIX = "/registry/x/"
@@ -238,54 +238,145 @@ async def test_who_is_not_there_or_refuses(harness: Harness) -> None:
         await store.start()
 
 
-OLD = {
-    "postgres": (
-        "CREATE TABLE kine (id SERIAL PRIMARY KEY, name VARCHAR(630), created INTEGER, deleted INTEGER, "
-        "create_revision INTEGER, prev_revision INTEGER, lease INTEGER, value bytea, old_value bytea)"
-    ),
-    "mariadb": (
-        "CREATE TABLE kine (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(630) CHARACTER SET ascii, created INT, "
-        "deleted INT, create_revision INT, prev_revision INT, lease INT, value MEDIUMBLOB, old_value MEDIUMBLOB)"
-    ),
-}
+async def test_a_transaction_that_stays_open_is_named_and_delays_nobody_for_ever(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody left a transaction open: writers hear of it after a bounded time, readyz says who, all is well afterwards."""
+    monkeypatch.setattr("k3sd.datastore.shared.WAIT_SECONDS", 7.0)
+    one, two = await harness.open(), await harness.open()
+    log = log_of(one)
+    connection = await asyncio.to_thread(log._connect)
+    with contextlib.closing(connection.cursor()) as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute(
+            "INSERT INTO kine (name, created, deleted, create_revision, prev_revision, lease) VALUES ('/open', 1, 0, 0, 0, 0)"
+        )
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(Unavailable, match=r"is held by an open transaction of session \d+ \(.*end it"):
+            await one.create(f"{PREFIX}a", b"")
+        assert asyncio.get_running_loop().time() - began < 10
+        assert "held by an open transaction" in one.problem
+        cursor.execute("ROLLBACK")
+    connection.close()
+    assert await one.create(f"{PREFIX}b", b"") == await two.revision()
+    kv = (await two.get(f"{PREFIX}a"))[1]
+    assert kv is not None  # it had been written
+    assert one.problem == ""
 
 
-async def test_a_database_of_an_older_k3s(harness: Harness, store: Backend) -> None:
-    """32-bit revisions, the database's own collation, fewer indexes, a gap and a compacted past."""
-    log = log_of(store)
-    await asyncio.to_thread(log._run, "DROP TABLE kine")
-    await asyncio.to_thread(log._run, OLD[harness.driver])
-    await asyncio.to_thread(log._run, "CREATE UNIQUE INDEX kine_name_prev_revision_uindex ON kine (name, prev_revision)")
-    rows = [
-        (1, "compact_rev_key", 1, 0, 0, 4, 0, b"", None),
-        (2, "/registry/health", 1, 0, 0, 0, 0, b'{"health":"true"}', None),
-        (4, f"{PREFIX}a", 0, 0, 3, 3, 0, b"k8s\0two", b"k8s\0one"),
-        (5, "gap-5", 0, 1, 0, 0, 0, None, None),
-        (6, f"{PREFIX}a-b", 1, 0, 0, 0, 0, b"b", None),
-        (7, f"{PREFIX}a-b", 0, 1, 0, 6, 0, None, b"b"),
-        (9, f"{PREFIX}a/c", 1, 0, 0, 0, 0, b"c", None),
-    ]
-    columns = "id, name, created, deleted, create_revision, prev_revision, lease, value, old_value"
-    for row in rows:
-        await asyncio.to_thread(log._run, f"INSERT INTO kine ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+async def test_who_compacts_is_the_leader(pair: tuple[Backend, Backend]) -> None:
+    """Both begin at the same time: the work is shared or left to the other, done once, and blocks no writer."""
+    one, two = pair
+    revision = await one.create(f"{PREFIX}a", b"0")
+    for i in range(50):
+        revision = await one.update(f"{PREFIX}a", b"%d" % i, revision)
+    await asyncio.gather(*(one.create(f"/registry/y/{i}", b"") for i in range(KEEP_REVISIONS + 10)))
+    await two.revision()
+    reached = await asyncio.gather(one.compact(revision), two.compact(revision), one.create(f"{PREFIX}b", b""))
+    assert max(reached[:2]) == revision
+    rows = await asyncio.to_thread(log_of(one)._run, f"SELECT COUNT(*) FROM kine WHERE id <= {revision} AND name = '{PREFIX}a'")
+    assert rows == [(1,)]
+    connection = await asyncio.to_thread(log_of(one)._connect)
+    with contextlib.closing(connection.cursor()) as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("SELECT prev_revision FROM kine WHERE name = 'compact_rev_key' FOR UPDATE")
+        began = asyncio.get_running_loop().time()
+        assert await one.compact(revision + 5) == revision  # somebody else is at it
+        await one.create(f"{PREFIX}c", b"")
+        assert asyncio.get_running_loop().time() - began < 2
+    connection.close()
+    assert max([await two.compact(revision + 5) for _ in range(2)]) == revision + 5  # first it learns of the other's work
+
+
+async def test_a_server_that_missed_compacted_changes_says_so(pair: tuple[Backend, Backend]) -> None:
+    one, two = pair
+    assert isinstance(two, SharedStore) and two._follower is not None
+    first = await one.create(f"{PREFIX}a", b"0")
+    await two.revision()
+    watch = two.watch(*RANGE)
+    lost = asyncio.create_task(two.lost())
+    two._follower.cancel()  # it sees nothing for a long time
+    await asyncio.gather(two._follower, return_exceptions=True)
+    revision = first
+    for i in range(30):
+        revision = await one.update(f"{PREFIX}a", b"%d" % i, revision)
+    await asyncio.gather(*(one.create(f"/registry/y/{i}", b"") for i in range(KEEP_REVISIONS)))
+    await one.compact(revision)
+    before = await asyncio.to_thread(log_of(one)._run, "SELECT COUNT(*) FROM kine")
+    two._follower = asyncio.create_task(two._follow_loop())
+    two._wake.set()
+    with pytest.raises(Compacted):
+        await anext(watch)
+    async with asyncio.timeout(10):
+        with pytest.raises(DatastoreError, match="compacted before this server saw them"):
+            await lost
+    assert await two.revision() == await one.revision()
+    assert await asyncio.to_thread(log_of(one)._run, "SELECT COUNT(*) FROM kine") == before, "nothing was filled in"
+    watch = two.watch(*RANGE)
+    await two.create(f"{PREFIX}b", b"")
+    assert [e.kv.key[-1] for e in await collect(watch, f"{PREFIX}b")] == ["b"]
+
+
+async def test_another_servers_write_is_heard_at_once_and_rest_is_rest(harness: Harness, pair: tuple[Backend, Backend]) -> None:
+    """PostgreSQL notifies; MySQL is looked at, seldom when nothing happens. The server's own counters say how seldom."""
+    one, two = pair
+    loop = asyncio.get_running_loop()
+    delays = []
+    for i in range(5):
+        watch = two.watch(*RANGE)
+        began = loop.time()
+        await one.create(f"{PREFIX}{i}", b"")
+        await anext(watch)
+        delays.append(loop.time() - began)
+        await watch.aclose()
+    limit = {"postgres": 0.5, "mariadb": 1.5}[harness.driver]
+    assert max(delays) < limit, delays
+    log = log_of(one)
+    await asyncio.sleep(3)
+    counter = {
+        "postgres": "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()",
+        "mariadb": "SHOW GLOBAL STATUS LIKE 'Questions'",
+    }[harness.driver]
+
+    def queries() -> int:
+        return int(log._run(counter)[0][-1])
+
+    before = await asyncio.to_thread(queries)
+    await asyncio.sleep(4)
+    asked = await asyncio.to_thread(queries) - before - 1
+    assert asked <= {"postgres": 2, "mariadb": 2 * 5}[harness.driver], "two servers at rest"
+
+
+async def test_keys_that_the_name_column_cannot_hold(harness: Harness, store: Backend) -> None:
+    long = PREFIX + "x" * 700
     if harness.driver == "postgres":
-        await asyncio.to_thread(log._run, "SELECT setval(pg_get_serial_sequence('kine', 'id'), 9)")
-    old = await harness.open()
-    assert old.compact_revision == 4 and await old.revision() == 9
-    listed = await old.list(*RANGE)
-    assert [(kv.key, kv.value, kv.revision, kv.create_revision) for kv in listed.kvs] == [
-        (f"{PREFIX}a", b"k8s\0two", 4, 3),
-        (f"{PREFIX}a/c", b"c", 9, 9),
-    ]
-    watch = old.watch(*RANGE, revision=5)
-    assert await old.create(f"{PREFIX}a-b", b"again") == 10
-    events = await collect(watch, f"{PREFIX}a-b")
-    while events[-1].kv.revision < 10:
-        events += await anext(watch)
-    assert [(e.kv.revision, e.deleted) for e in events] == [(6, False), (7, True), (9, False), (10, False)]
-    indexes = {
-        "postgres": "SELECT indexname FROM pg_indexes WHERE tablename = 'kine'",
-        "mariadb": "SELECT DISTINCT index_name FROM information_schema.statistics WHERE table_schema = DATABASE()",
-    }
-    names = {row[0] for row in await asyncio.to_thread(log._run, indexes[harness.driver])}
-    assert {"kine_name_id_index", "kine_prev_revision_index", "kine_id_deleted_index"} <= names
+        await store.create(long, b"1")
+        assert (await store.get(long))[1] is not None
+        return
+    log = log_of(store)
+    await asyncio.to_thread(log._run, "SET SESSION sql_mode = ''")
+    before = await asyncio.to_thread(log._run, "SELECT COUNT(*) FROM kine")
+    for wrong, reason in ((long, "longer than the 630"), (f"{PREFIX}ü", "is not ASCII")):
+        with pytest.raises(DatastoreError, match=reason):
+            await store.create(wrong, b"1")
+        assert (await store.get(wrong))[1] is None
+    assert await asyncio.to_thread(log._run, "SELECT COUNT(*) FROM kine") == before
+    assert (await store.list(f"{PREFIX}ü", f"{PREFIX}ý")).kvs == []
+
+
+async def test_the_largest_values(harness: Harness, store: Backend) -> None:
+    """Escaped for the statement, and written together with the value they replace; also many that are replaced at once."""
+    limit = log_of(store).max_value_bytes
+    value = (b"\\'\0\x1a" * (MAX_VALUE_BYTES // 4))[:limit]
+    revision = await store.create(f"{PREFIX}a", value)
+    revision = await store.update(f"{PREFIX}a", value[::-1], revision)
+    kv = (await store.get(f"{PREFIX}a"))[1]
+    assert kv is not None and kv.value == value[::-1]
+    await store.delete(f"{PREFIX}a", revision)
+    if harness.driver == "mariadb":
+        assert limit > 3 << 20, "every request the API server takes fits the server's default"
+        with pytest.raises(DatastoreError, match=f"the limit is {limit} with this MySQL server's max_allowed_packet"):
+            await store.create(f"{PREFIX}a", bytes(limit + 1))
+    revisions = await asyncio.gather(*(store.create(f"{PREFIX}big{i}", bytes(2 << 20)) for i in range(12)))
+    await asyncio.gather(*(store.update(f"{PREFIX}big{i}", b"small", r) for i, r in enumerate(revisions)))
+    assert {kv.value for kv in (await store.list(*RANGE)).kvs} == {b"small"}
