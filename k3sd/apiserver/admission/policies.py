@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from k3sd.apimachinery.cel import CompileError, EvaluationError, Program, compile_expression
 from k3sd.apimachinery.errors import Obj, StatusError, forbidden
 from k3sd.apimachinery.resource import Resource
 from k3sd.apimachinery.selectors import label_selector_from
@@ -20,7 +21,6 @@ from k3sd.apiserver.follow import follow
 from k3sd.apiserver.kinds.admissionregistration import policy_names
 from k3sd.apiserver.kinds.reviews import user_obj
 from k3sd.apiserver.request import Attributes
-from k3sd.lib.cel import CompileError, EvaluationError, Program, compile_expression
 
 if TYPE_CHECKING:
     from k3sd.apiserver.registry import Registry

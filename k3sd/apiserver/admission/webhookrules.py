@@ -12,12 +12,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from k3sd.apimachinery.cel import CompileError, EvaluationError, Program, compile_expression
 from k3sd.apimachinery.errors import Obj, StatusError, internal
 from k3sd.apimachinery.resource import Resource
 from k3sd.apimachinery.selectors import LabelSelector, label_selector_from
 from k3sd.apiserver.request import Attributes
 from k3sd.apiserver.webhookclient import CallFailed
-from k3sd.lib.cel import CompileError, EvaluationError, Program, compile_expression
 
 OPTIONS_KINDS = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from k3sd.apimachinery import codec, schema
+from k3sd.apimachinery.cel import EvaluationError
 from k3sd.apimachinery.conform import conform
 from k3sd.apimachinery.defaults import apply_defaults
 from k3sd.apimachinery.errors import Obj, internal
@@ -25,7 +26,6 @@ from k3sd.apiserver.follow import follow
 from k3sd.apiserver.kinds.reviews import user_obj
 from k3sd.apiserver.request import Attributes
 from k3sd.apiserver.webhookclient import CallFailed
-from k3sd.lib.cel import EvaluationError
 
 if TYPE_CHECKING:
     from k3sd.apiserver.registry import Registry

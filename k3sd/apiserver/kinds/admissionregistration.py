@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from k3sd.apimachinery import validation as names
+from k3sd.apimachinery.cel import CompileError, compile_expression
 from k3sd.apimachinery.errors import FieldError, Obj, duplicate, invalid, not_supported, required
 from k3sd.apis import resources
 from k3sd.apiserver.kinds import strategy
@@ -20,7 +21,6 @@ from k3sd.apiserver.kinds.rules import (
 )
 from k3sd.apiserver.request import RequestContext
 from k3sd.apiserver.strategy import Strategy
-from k3sd.lib.cel import CompileError, compile_expression
 
 OPERATIONS = ("*", "CREATE", "UPDATE", "DELETE", "CONNECT")
 _MAX_MATCH_CONDITIONS = 64

@@ -123,3 +123,57 @@ def test_endless_work_is_cut() -> None:
     program = compile_expression("x.all(a, x.all(b, x.all(c, true)))", ["x"])
     with pytest.raises(EvaluationError, match="cost limit"):
         program.evaluate({"x": items})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("object.?spec.?replicas.orValue(0)", 3),
+        ("object.?nope.?replicas.orValue(7)", 7),
+        ("object.?nope.hasValue()", False),
+        ("object.spec.?replicas.value()", 3),
+        ("object.spec.items[?5].hasValue()", False),
+        ("[?object.?nope, ?object.spec.?replicas]", [3]),
+        ("{?'a': object.?nope, 'b': 1}", {"b": 1}),
+        ("object.?spec.optMap(s, s.replicas + 1).orValue(0)", 4),
+        ("optional.none().or(optional.of(2)).value()", 2),
+        ("optional.ofNonZeroValue('').hasValue()", False),
+        ("has(object.?spec.replicas)", True),
+        ("cel.bind(x, object.spec.replicas, x * x)", 9),
+        ("type('a') == string && type(1) != string", True),
+        ("type(timestamp('2020-01-01T00:00:00Z')) == google.protobuf.Timestamp", True),
+        ("timestamp('2020-01-02T00:00:00Z') - timestamp('2020-01-01T00:00:00Z') == duration('24h')", True),
+        ("timestamp('2020-01-02T00:00:00Z') + duration('1h30m') > timestamp('2020-01-02T01:00:00+00:00')", True),
+        ("timestamp('2020-03-01T10:20:30Z').getMonth()", 2),
+        ("duration('90m').getHours()", 1),
+        ("string(duration('1.5s'))", "1.5s"),
+        ("string(timestamp('2020-01-02T01:00:00+01:00'))", "2020-01-02T00:00:00Z"),
+        ("'%s has %d of %.1f'.format(['web', 3, 2.0])", "web has 3 of 2.0"),
+        ("'%s %s'.format([[1, 'a'], {'k': true}])", "[1, a] {k: true}"),
+        ("'%x %b %%'.format([255, 5])", "ff 101 %"),
+        ("sets.contains([1, 2, 3], [2, 1])", True),
+        ("sets.equivalent([1, 1, 2], [2, 1])", True),
+        ("sets.intersects([1], [2])", False),
+        ("math.greatest(1, 5, 3) + math.least([4, 2])", 7),
+        ("[3, 1, 2].sort()", [1, 2, 3]),
+        ("object.spec.items.sortBy(i, -i.n).map(i, i.n)", [2, 1]),
+        ("[1, 2, 2].distinct()", [1, 2]),
+        ("[[1], [2, [3]]].flatten()", [1, 2, [3]]),
+        ("lists.range(3).slice(1, 3)", [1, 2]),
+        ("['a', 'b'].transformMap(i, v, v + string(i))", {0: "a0", 1: "b1"}),
+        ("{'a': 1}.all(k, v, k == 'a' && v == 1)", True),
+        ("{'a': 1, 'b': 2}.transformList(k, v, v > 1, k)", ["b"]),
+        ("'ab'.reverse() + 'a\"'.size().format([]) == ''", None),
+        ("base64.decode('YWI=') == b'ab'", True),
+        ("bytes('é') == b'\\xc3\\xa9'", True),
+        ("'abc'.find('b.') + string('a1b2'.findAll('[0-9]').size())", "bc2"),
+        ("strings.quote('a\"b')", '"a\\"b"'),
+        ("object.metadata.labels.`a`", "b"),
+    ],
+)
+def test_extensions(text: str, value: Any) -> None:
+    if value is None:
+        with pytest.raises(EvaluationError):
+            run(text)
+    else:
+        assert run(text) == value
