@@ -20,6 +20,7 @@ def build_chain(registry: Registry, settings: Settings) -> Sequence[AdmissionPlu
     """The plugins of this server in order. ``enable-admission-plugins`` and ``disable-admission-plugins`` of the API
     server's extra arguments switch single ones; an unknown name there is an error of the options, not of this function."""
     from k3sd.apiserver.admission.limits import LimitRanger
+    from k3sd.apiserver.admission.mutatingpolicies import MutatingAdmissionPolicy
     from k3sd.apiserver.admission.namespaces import NamespaceLifecycle
     from k3sd.apiserver.admission.noderestriction import NodeRestriction
     from k3sd.apiserver.admission.pods import DefaultTolerationSeconds, PodPriority, RuntimeClass, TaintNodesByCondition
@@ -35,6 +36,7 @@ def build_chain(registry: Registry, settings: Settings) -> Sequence[AdmissionPlu
     )
     from k3sd.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
 
+    policies = MutatingAdmissionPolicy(registry)
     rows: list[AdmissionPlugin] = [
         NamespaceLifecycle(registry),
         ServiceAccount(registry, settings),
@@ -49,7 +51,8 @@ def build_chain(registry: Registry, settings: Settings) -> Sequence[AdmissionPlu
         PersistentVolumeClaimResize(registry),
         RuntimeClass(registry),
         DefaultIngressClass(registry),
-        MutatingAdmissionWebhook(registry),
+        policies,
+        MutatingAdmissionWebhook(registry, policies),
         ValidatingAdmissionPolicy(registry),
         ValidatingAdmissionWebhook(registry),
         ResourceQuota(registry),

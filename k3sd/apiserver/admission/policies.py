@@ -1,4 +1,4 @@
-"""ValidatingAdmissionPolicy: rules in CEL, kept in the cluster, evaluated here.
+"""ValidatingAdmissionPolicy: rules in CEL, kept in the cluster, evaluated here; and what mutating policies share with it.
 
 Source: ``apiserver/pkg/admission/plugin/policy/{generic,validating,matching}``. Policies and bindings are followed, and
 compiled when they change; a request that none concerns costs a few look-ups.
@@ -6,8 +6,8 @@ compiled when they change; a request that none concerns costs a few look-ups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from k3sd.apimachinery.cel import CompileError, EvaluationError, Program, compile_expression
 from k3sd.apimachinery.errors import Obj, StatusError, forbidden
@@ -85,8 +85,10 @@ class Variables(Mapping[str, Any]):
         return len(self._programs)
 
 
-class Policy:
-    """A policy, compiled. Raises CompileError for what validation would refuse today."""
+class CompiledPolicy:
+    """What every policy has, compiled. Raises CompileError for what validation would refuse today."""
+
+    kind = ""
 
     def __init__(self, obj: Obj) -> None:
         spec: Obj = obj.get("spec") or {}
@@ -96,27 +98,43 @@ class Policy:
         self.param_kind: Obj | None = spec.get("paramKind")
         names = policy_names(spec)
         self.conditions = webhookrules.compile_conditions(spec.get("matchConditions") or (), names)
-        with_variables = (*names, "variables")
-        self.variables = {v["name"]: compile_expression(v["expression"], with_variables) for v in spec.get("variables") or ()}
+        self.names = (*names, "variables")
+        self.variables = {v["name"]: compile_expression(v["expression"], self.names) for v in spec.get("variables") or ()}
+
+    def applies(self, variables: dict[str, Any]) -> bool:
+        """The match conditions hold. Raises EvaluationError."""
+        return webhookrules.conditions_match(self.conditions, variables)
+
+    def with_variables(self, variables: dict[str, Any]) -> dict[str, Any]:
+        return {**variables, "variables": Variables(self.variables, variables)}
+
+
+class Policy(CompiledPolicy):
+    """A validating policy."""
+
+    kind = "ValidatingAdmissionPolicy"
+
+    def __init__(self, obj: Obj) -> None:
+        super().__init__(obj)
         self.validations = [
             (
                 item,
-                compile_expression(item["expression"], with_variables),
-                compile_expression(text, with_variables) if (text := (item.get("messageExpression") or "").strip()) else None,
+                compile_expression(item["expression"], self.names),
+                compile_expression(text, self.names) if (text := (item.get("messageExpression") or "").strip()) else None,
             )
-            for item in spec.get("validations") or ()
+            for item in (obj.get("spec") or {}).get("validations") or ()
         ]
 
     def problems(self, variables: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """``(message, reason)`` of every validation that does not hold."""
         try:
-            if not webhookrules.conditions_match(self.conditions, variables):
+            if not self.applies(variables):
                 return
         except EvaluationError as error:
             if self.fails_closed:
                 yield f"match conditions resulted in error: {error}", "Invalid"
             return
-        variables = {**variables, "variables": Variables(self.variables, variables)}
+        variables = self.with_variables(variables)
         for item, program, message in self.validations:
             reason = item.get("reason") or "Invalid"
             try:
@@ -142,12 +160,19 @@ class Policy:
         return fixed or f"failed expression: {item['expression'].strip()}"
 
 
-class ValidatingAdmissionPolicy(Plugin):
-    name = "ValidatingAdmissionPolicy"
+P = TypeVar("P", bound=CompiledPolicy)
 
-    def __init__(self, registry: Registry) -> None:
+
+class PolicyPlugin(Plugin, Generic[P]):
+    """Policies of one kind and their bindings."""
+
+    policies: Resource
+    bindings: Resource
+
+    def __init__(self, registry: Registry, make: Callable[[Obj], P]) -> None:
         self._registry = registry
-        self._policies: dict[str, Policy | CompileError] = {}
+        self._make = make
+        self._policies: dict[str, P | CompileError] = {}
         self._bindings: dict[str, dict[str, tuple[Matcher, Obj]]] = {}
         self._following = False
 
@@ -160,7 +185,7 @@ class ValidatingAdmissionPolicy(Plugin):
             self._policies.pop(name, None)
             return
         try:
-            self._policies[name] = Policy(obj)
+            self._policies[name] = self._make(obj)
         except CompileError as error:
             self._policies[name] = error
 
@@ -174,49 +199,44 @@ class ValidatingAdmissionPolicy(Plugin):
         else:
             bindings[name] = (Matcher(spec.get("matchResources")), spec)
 
-    async def validate(self, attrs: Attributes) -> None:
+    @property
+    def idle(self) -> bool:
+        """True when nothing is in force. The first request starts following: the cache runs by then."""
         if not self._following:
             self._following = True
-            follow(self._registry, resources.VALIDATINGADMISSIONPOLICIES, self._on_policy)
-            follow(self._registry, resources.VALIDATINGADMISSIONPOLICYBINDINGS, self._on_binding)
-        if not self._bindings:
-            return
-        namespace = self._namespace(attrs)
+            follow(self._registry, self.policies, self._on_policy)
+            follow(self._registry, self.bindings, self._on_binding)
+        return not self._bindings
+
+    def concerned(self, attrs: Attributes) -> Iterator[tuple[P, str, Obj]]:
+        """``(policy, name of the binding, its spec)`` of what matches the request, sorted by policy and binding."""
+        namespace = self.namespace_of(attrs)
         for policy_name in sorted(self._bindings):
             policy = self._policies.get(policy_name)
-            if isinstance(policy, CompileError):
+            if policy is None or isinstance(policy, CompileError):
                 continue  # refused when it is written; only an older server can have stored it
-            if policy is None or not policy.matcher.matches(attrs, namespace):
+            if not policy.matcher.matches(attrs, namespace):
                 continue
-            for name, (matcher, spec) in sorted(self._bindings[policy_name].items()):
+            for name, (matcher, spec) in sorted(self._bindings.get(policy_name, {}).items()):
                 if matcher.matches(attrs, namespace):
-                    self._evaluate(attrs, namespace, policy, name, spec)
+                    yield policy, name, spec
 
-    def _namespace(self, attrs: Attributes) -> Obj | None:
+    def namespace_of(self, attrs: Attributes) -> Obj | None:
         ctx = attrs.ctx
         if not ctx.namespace or ctx.resource is resources.NAMESPACES:
             return None
         return self._registry.read(resources.NAMESPACES, ctx.namespace)
 
-    def _evaluate(self, attrs: Attributes, namespace: Obj | None, policy: Policy, name: str, binding: Obj) -> None:
-        variables: dict[str, Any] = {
+    def variables(self, attrs: Attributes) -> dict[str, Any]:
+        """What expressions see of the request as it is now."""
+        return {
             "object": attrs.obj,
             "oldObject": attrs.old,
-            "namespaceObject": namespace,
+            "namespaceObject": self.namespace_of(attrs),
             "request": webhookrules.build_question(attrs, user_obj(attrs.ctx.user)).review["request"],
         }
-        actions = binding.get("validationActions") or ()
-        for params in self._params(attrs, policy, name, binding):
-            if policy.param_kind is not None:
-                variables["params"] = params
-            for message, reason in policy.problems(variables):
-                if "Warn" in actions:
-                    text = f"Validation failed for ValidatingAdmissionPolicy '{policy.name}' with binding '{name}': {message}"
-                    attrs.ctx.warnings.append(text)
-                if "Deny" in actions:
-                    raise self._refuse(attrs, policy, name, message, reason)
 
-    def _params(self, attrs: Attributes, policy: Policy, name: str, binding: Obj) -> list[Obj | None]:
+    async def params(self, attrs: Attributes, policy: P, name: str, binding: Obj) -> list[Obj | None]:
         """The parameter objects a binding chooses; one None where the policy or the binding has no parameters."""
         ref, kind = binding.get("paramRef"), policy.param_kind
         if kind is None or ref is None:
@@ -227,6 +247,7 @@ class ValidatingAdmissionPolicy(Plugin):
         found: list[Obj | None] = []
         if row is not None:
             where = (ref.get("namespace") or attrs.ctx.namespace) if row.namespaced else ""
+            await self._registry.prepare(row, ref.get("name") or "", where)
             if ref.get("name"):
                 obj = self._registry.read(row, ref["name"], where)
                 found = [obj] if obj is not None else []
@@ -235,18 +256,44 @@ class ValidatingAdmissionPolicy(Plugin):
                 found = [o for o in self._registry.read_all(row, where) if selector.matches(o["metadata"].get("labels"))]
         elif policy.fails_closed:
             text = f"failed to configure binding: failed to find resource referenced by paramKind: '{kind.get('apiVersion')}'"
-            raise self._refuse(attrs, policy, name, text, "Invalid")
+            raise self.refusal(attrs, policy, name, text, "Invalid")
         if not found and ref.get("parameterNotFoundAction") == "Deny" and policy.fails_closed:
             text = "failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction"
-            raise self._refuse(attrs, policy, name, text, "Invalid")
+            raise self.refusal(attrs, policy, name, text, "Invalid")
         return found
 
     @staticmethod
-    def _refuse(attrs: Attributes, policy: Policy, binding: str, message: str, reason: str) -> StatusError:
+    def refusal(attrs: Attributes, policy: CompiledPolicy, binding: str, message: str, reason: str) -> StatusError:
         resource = attrs.ctx.resource
         assert resource is not None
         meta = (attrs.obj or attrs.old or {}).get("metadata") or {}
-        text = f"ValidatingAdmissionPolicy '{policy.name}' with binding '{binding}' denied request: {message}"
+        text = f"{policy.kind} '{policy.name}' with binding '{binding}' denied request: {message}"
         error = forbidden(resource.group, resource.plural, attrs.ctx.name or meta.get("name", ""), text)
         details = {**error.details, "causes": [{"message": text}]}
         return StatusError(_CODES.get(reason, 422), reason, error.message, details)
+
+
+class ValidatingAdmissionPolicy(PolicyPlugin[Policy]):
+    name = "ValidatingAdmissionPolicy"
+    policies = resources.VALIDATINGADMISSIONPOLICIES
+    bindings = resources.VALIDATINGADMISSIONPOLICYBINDINGS
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry, Policy)
+
+    async def validate(self, attrs: Attributes) -> None:
+        if self.idle:
+            return
+        for policy, name, spec in list(self.concerned(attrs)):
+            variables = self.variables(attrs)
+            actions = spec.get("validationActions") or ()
+            for params in await self.params(attrs, policy, name, spec):
+                if policy.param_kind is not None:
+                    variables["params"] = params
+                for message, reason in policy.problems(variables):
+                    if "Warn" in actions:
+                        attrs.ctx.warnings.append(
+                            f"Validation failed for ValidatingAdmissionPolicy '{policy.name}' with binding '{name}': {message}"
+                        )
+                    if "Deny" in actions:
+                        raise self.refusal(attrs, policy, name, message, reason)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from k3sd.apimachinery import codec, schema
 from k3sd.apimachinery.cel import EvaluationError
@@ -42,6 +42,12 @@ EXEMPT = frozenset(
     )
 )
 """Never sent to webhooks: a broken one could otherwise not be repaired."""
+
+
+class Reinvoked(Protocol):
+    """Mutating policies, which may want to see what webhooks have changed."""
+
+    async def reinvoke(self, attrs: Attributes) -> None: ...
 
 
 class _Webhooks(Plugin):
@@ -140,9 +146,14 @@ class MutatingAdmissionWebhook(_Webhooks):
     source = resources.MUTATINGWEBHOOKCONFIGURATIONS
     mutating = True
 
+    def __init__(self, registry: Registry, policies: Reinvoked) -> None:
+        super().__init__(registry)
+        self._policies = policies
+
     async def admit(self, attrs: Attributes) -> None:
         if self._idle:
             return
+        before = codec.clone(attrs.obj)
         asked: list[tuple[Hook, Obj | None]] = []
         for hook in list(self._concerned(attrs)):
             await self._ask(hook, attrs)
@@ -151,6 +162,8 @@ class MutatingAdmissionWebhook(_Webhooks):
         for hook, seen in asked:
             if seen is not None and seen != attrs.obj:
                 await self._ask(hook, attrs)
+        if asked and attrs.obj != before:
+            await self._policies.reinvoke(attrs)
 
     async def _ask(self, hook: Hook, attrs: Attributes) -> None:
         verdict = await self._verdict(hook, attrs)

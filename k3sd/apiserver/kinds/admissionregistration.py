@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from k3sd.apimachinery import validation as names
-from k3sd.apimachinery.cel import CompileError, compile_expression
+from k3sd.apimachinery.cel import LIBRARY, MUTATIONS, CompileError, compile_expression
 from k3sd.apimachinery.errors import FieldError, Obj, duplicate, invalid, not_supported, required
 from k3sd.apis import resources
 from k3sd.apiserver.kinds import strategy
@@ -21,6 +21,7 @@ from k3sd.apiserver.kinds.rules import (
 )
 from k3sd.apiserver.request import RequestContext
 from k3sd.apiserver.strategy import Strategy
+from k3sd.lib.cel import Library
 
 OPERATIONS = ("*", "CREATE", "UPDATE", "DELETE", "CONNECT")
 _MAX_MATCH_CONDITIONS = 64
@@ -92,10 +93,10 @@ def validate_rule(rule: Obj, path: str, errs: Errors) -> None:
         errs.append(not_supported(f"{path}.scope", scope, ["*", "Cluster", "Namespaced"]))
 
 
-def validate_expression(text: str, path: str, known: Sequence[str], errs: Errors) -> None:
+def validate_expression(text: str, path: str, known: Sequence[str], errs: Errors, library: Library = LIBRARY) -> None:
     """An expression must compile against the variables it may use."""
     try:
-        compile_expression(text, known)
+        compile_expression(text, known, library)
     except CompileError as error:
         errs.append(invalid(path, text, f"compilation failed: ERROR: <input>:1:1: {error}"))
 
@@ -287,6 +288,10 @@ class MutatingPolicyStrategy(_PolicyStrategy):
                 errs.append(not_supported(f"{path}.patchType", kind, sorted(fields)) if kind else required(f"{path}.patchType"))
             elif not ((item.get(fields[kind]) or {}).get("expression") or "").strip():
                 errs.append(required(f"{path}.{fields[kind]}.expression"))
+            else:
+                known = (*policy_names(spec), "variables")
+                expression = item[fields[kind]]["expression"]
+                validate_expression(expression, f"{path}.{fields[kind]}.expression", known, errs, MUTATIONS)
 
 
 class _PolicyBindingStrategy(Strategy):
@@ -342,7 +347,3 @@ class ValidatingPolicyBindingStrategy(_PolicyBindingStrategy):
 @strategy(resources.MUTATINGADMISSIONPOLICYBINDINGS)
 class MutatingPolicyBindingStrategy(_PolicyBindingStrategy):
     has_actions = False
-
-    def warnings(self, ctx: RequestContext, obj: Obj, old: Obj | None) -> list[str]:
-        text = "this server keeps mutating admission policies but does not apply them yet: nothing is changed because of it"
-        return [text] if old is None else []
