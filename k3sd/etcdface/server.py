@@ -121,6 +121,10 @@ class EtcdFace:
         revision = await self._backend.revision()
         return etcdrpc.LeaseGrantResponse(header=header(revision), ID=request.TTL, TTL=request.TTL)
 
+    async def LeaseRevoke(self, request: Any) -> Any:
+        """Would end the keys of everybody who chose the same time to live."""
+        unsupported("LeaseRevoke")
+
     async def LeaseKeepAlive(self, call: Call) -> None:
         """Renews every key whose time to live is this lease's: they cannot be told apart."""
         async for message in call:

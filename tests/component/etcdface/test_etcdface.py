@@ -259,6 +259,108 @@ async def test_the_compaction_key_of_kube_apiserver(call: Call, backend: Backend
     assert stored is not None and stored.value == b"2|200"
 
 
+def at_version(version: int) -> Any:
+    return etcdrpc.Compare(target=etcdrpc.VERSION, result=etcdrpc.EQUAL, key=b"compact_rev_key", version=version)
+
+
+async def test_what_kube_apiserver_sends(call: Call, stream: WatchStream) -> None:
+    """Every shape of request that kube-apiserver 1.36 was seen to send, in the order of a start, and what it reads of the
+    answers."""
+    assert (await call("Maintenance", "Status")).version >= "3.6.0"  # else it asks for no progress
+    pods, end = b"/registry/pods/", b"/registry/pods0"
+    found = await call("KV", "Range", key=b"compact_rev_key")
+    assert not found.kvs and found.header.revision
+    begun = found.header.revision
+    created = await stream.create(key=b"compact_rev_key", start_revision=begun)
+    assert created.created
+    for options in ({"count_only": True}, {"limit": 10_000}, {"limit": 500}, {}):
+        listed = await call("KV", "Range", key=pods, range_end=end, **options)
+        assert not listed.kvs and not listed.count and listed.header.revision == begun
+    key = pods + b"default/a"
+    assert not (await call("KV", "Range", key=key, limit=1)).kvs
+    # a watch of the watch cache
+    watch = await stream.create(key=pods, range_end=end, start_revision=begun + 1, progress_notify=True, prev_kv=True)
+    made = await call("KV", "Txn", compare=[mod(key, 0)], success=[put(key, b"1")])
+    made_again = await call("KV", "Txn", compare=[mod(key, 0)], success=[put(key, b"1")], failure=[read(key)])
+    assert made.succeeded and not made_again.succeeded
+    revision = made_again.responses[0].response_range.kvs[0].mod_revision
+    assert revision == made.header.revision == made.responses[0].response_put.header.revision
+    changed = await call("KV", "Txn", compare=[mod(key, revision)], success=[put(key, b"2")], failure=[read(key)])
+    assert changed.succeeded
+    deleted = await call("KV", "Txn", compare=[mod(key, changed.header.revision)], success=[drop(key)], failure=[read(key)])
+    assert deleted.succeeded
+    events: list[Any] = []
+    while len(events) < 3:
+        response = await stream.read()
+        assert response.watch_id == watch.watch_id
+        events += response.events
+    assert [(e.type, e.kv.key, e.kv.value, e.prev_kv.value) for e in events] == [
+        (0, key, b"1", b""),
+        (0, key, b"2", b"1"),
+        (1, key, b"", b"2"),
+    ]
+    assert events[2].kv.mod_revision == deleted.header.revision  # the version of the deleted object
+    # a page at an earlier revision
+    page = await call("KV", "Range", key=pods, range_end=end, limit=500, revision=revision)
+    assert [kv.value for kv in page.kvs] == [b"1"] and page.count == 1 and not page.more
+    # leases: of events, of the servers' addresses
+    for seconds in (3660, 15):
+        lease = await call("Lease", "LeaseGrant", TTL=seconds)
+        name = pods + b"leased-%d" % seconds
+        leased = await call("KV", "Txn", compare=[mod(name, 0)], success=[put(name, b"", lease=lease.ID)], failure=[read(name)])
+        assert leased.succeeded
+        assert (lease.ID, lease.TTL) == (seconds, seconds)
+        again = [mod(name, leased.header.revision)]
+        assert (
+            await call("KV", "Txn", compare=again, success=[put(name, b"x", lease=lease.ID)], failure=[read(name)])
+        ).succeeded
+    while len(events) < 7:
+        events += (await stream.read()).events
+    # compaction, seen by the other servers
+    rev_key = b"compact_rev_key"
+    first = await call("KV", "Txn", compare=[at_version(0)], success=[put(rev_key, b"0")], failure=[read(rev_key)])
+    second = await call("KV", "Txn", compare=[at_version(1)], success=[put(rev_key, b"5")], failure=[read(rev_key)])
+    late = await call("KV", "Txn", compare=[at_version(1)], success=[put(rev_key, b"6")], failure=[read(rev_key)])
+    assert first.succeeded and second.succeeded and not late.succeeded
+    current = late.responses[0].response_range.kvs[0]
+    assert (current.key, current.version, current.value) == (rev_key, 2, b"5")
+    assert (await call("KV", "Compact", revision=5)).header.revision
+    told: list[Any] = []
+    while len(told) < 2:
+        response = await stream.read()
+        assert response.watch_id == created.watch_id
+        told += response.events
+    assert [(e.kv.key, e.kv.value, e.kv.version) for e in told] == [(rev_key, b"0", 1), (rev_key, b"5", 2)]
+    # consistent lists from the cache
+    await stream.send(progress_request=etcdrpc.WatchProgressRequest())
+    progress = await stream.read()
+    assert progress.watch_id == -1 and not progress.events and progress.header.revision == second.header.revision
+
+
+async def test_compact_is_done_by_the_store(call: Call, backend: Backend) -> None:
+    await asyncio.gather(*(backend.create(f"/y/{i}", b"") for i in range(KEEP_REVISIONS + 100)))
+    await call("KV", "Compact", revision=50, physical=True)
+    assert backend.compact_revision == 50
+    await call("KV", "Compact", revision=20, physical=True)  # done already, which is no error
+    assert backend.compact_revision == 50
+    newest = await backend.revision()
+    await call("KV", "Compact", revision=newest, physical=True)
+    assert backend.compact_revision == newest - KEEP_REVISIONS
+    with pytest.raises(grpc.aio.AioRpcError, match="required revision is a future revision"):
+        await call("KV", "Compact", revision=newest + 1)
+
+
+async def test_a_watch_tells_where_it_begins(call: Call, stream: WatchStream) -> None:
+    """A client whose connection breaks before the first event resumes from there."""
+    now = (await call("KV", "Put", key=A, value=b"1")).header.revision
+    created = await stream.create(key=A)
+    assert created.header.revision == now
+    await call("KV", "Put", key=A, value=b"2")
+    (event,) = (await stream.read()).events
+    assert event.kv.mod_revision == now + 1
+    assert not event.HasField("prev_kv")  # which was not asked for
+
+
 async def test_status_and_members(call: Call) -> None:
     status = await call("Maintenance", "Status")
     assert status.version.startswith("3.6.") and status.dbSize > 0 and status.leader
