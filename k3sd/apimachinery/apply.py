@@ -175,7 +175,7 @@ def _updated(entries: list[_Entry], old: Obj, new: Obj, shape: Shape, me: _Entry
             entry.fields = fields
             out.append(entry)
     if changed:
-        me.fields = mine
+        me.fields = fieldset.ordered(mine)
         out.append(me)
     return _capped(out)
 
@@ -199,7 +199,7 @@ def _capped(entries: list[_Entry]) -> list[_Entry]:
         if bucket is None:
             buckets[entry.api_version] = entry
             continue
-        bucket.fields = fieldset.union(bucket.fields, entry.fields)
+        bucket.fields = fieldset.ordered(fieldset.union(bucket.fields, entry.fields))
         bucket.manager, bucket.subresource, bucket.time = _ANCIENT, "", entry.time
         gone.add(id(entry))
     return [entry for entry in entries if id(entry) not in gone]
@@ -298,6 +298,7 @@ def _applied(
         if fields:
             entry.fields = fields
             kept.append(entry)
+    me.fields = fieldset.ordered(me.fields)
     return new, [*kept, me] if me.fields else kept
 
 

@@ -78,6 +78,11 @@ def _keep(out: Tree, key: str, rest: Tree, member: bool) -> None:
         out[key] = {}
 
 
+def ordered(tree: Tree) -> Tree:
+    """The set in the order it is stored in: sorted, so that it stays the same text in a client that keeps it as a map."""
+    return {key: ordered(tree[key]) if tree[key] else tree[key] for key in sorted(tree)}
+
+
 def subtract_under(a: Tree, b: Tree) -> Tree:
     """As ``difference``, but a member of ``b`` takes everything below it along."""
     out: Tree = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -76,6 +77,28 @@ def test_create_owns_what_was_set_beyond_the_empty_object() -> None:
             },
         }
     }
+
+
+def test_fields_are_kept_sorted() -> None:
+    """A client that reads the object as maps writes them sorted and expects the same text from both readings."""
+
+    def text(obj: Obj) -> str:
+        return json.dumps(obj["metadata"]["managedFields"])
+
+    def resorted(obj: Obj) -> str:
+        return json.dumps([{**e, "fieldsV1": json.loads(json.dumps(e["fieldsV1"], sort_keys=True))} for e in entries(obj)])
+
+    def entries(obj: Obj) -> list[Obj]:
+        return list(obj["metadata"]["managedFields"])
+
+    live = created(replicas=2)
+    assert text(live) == resorted(live)
+    new = copy.deepcopy(live)
+    new["spec"].update(paused=True, minReadySeconds=3)
+    ssa.update_managed_fields(live, new, "kubectl-create", "Update", "", "apps/v1", DEPLOYMENT, T2)
+    assert text(new) == resorted(new)
+    applied = ssa.apply(None, config(revisionHistoryLimit=3, minReadySeconds=1, paused=False), DEPLOYMENT, "me", False, time=T1)
+    assert text(applied) == resorted(applied)
 
 
 def test_update_moves_changed_fields_and_forgets_removed_ones() -> None:
