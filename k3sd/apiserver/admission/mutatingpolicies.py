@@ -86,7 +86,8 @@ def _patched(obj: Obj, operations: Any) -> Obj:
     try:
         changed = json_patch(obj, operations)
     except StatusError as error:
-        raise MutationError(f"JSON Patch: {error.message}") from error
+        causes = [cause["message"] for cause in error.details.get("causes", ())]
+        raise MutationError(f"JSON Patch: {'; '.join(causes) or error.message}") from error
     if not isinstance(changed, dict):
         raise MutationError("JSON Patch: the patch does not result in an object")
     return changed

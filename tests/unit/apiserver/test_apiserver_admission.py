@@ -289,6 +289,7 @@ def test_config_maps_meet_only_the_cheap_plugins() -> None:
     names = [p.name for p in chain if p.handles(resources.CONFIGMAPS, "", "CREATE")]
     assert names == [
         "NamespaceLifecycle",
+        "MutatingAdmissionPolicy",
         "MutatingAdmissionWebhook",
         "ValidatingAdmissionPolicy",
         "ValidatingAdmissionWebhook",
