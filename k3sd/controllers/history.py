@@ -15,7 +15,7 @@ from k3sd.apimachinery.resource import Resource
 from k3sd.apis import resources
 from k3sd.client.api import Client, DeleteOptions
 from k3sd.client.retry import update_with_retry
-from k3sd.controllers.objects import controller_reference, is_controlled_by, name_of, namespace_of, uid_of
+from k3sd.controllers.objects import annotations_of, controller_reference, is_controlled_by, name_of, namespace_of, uid_of
 from k3sd.lib.jsonvalue import clone
 
 HASH = "controller.kubernetes.io/hash"
@@ -23,9 +23,9 @@ _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
 def template_patch(owner: Obj) -> Obj:
-    """What a revision keeps: a strategic merge patch that brings the template back."""
-    template = {"$patch": "replace", **clone(owner["spec"]["template"])}
-    return {"spec": {"template": template}}
+    """What a revision keeps: a strategic merge patch that brings the template back. In Go's order of keys: clients find
+    the present revision by comparing bytes."""
+    return {"spec": {"template": in_order({"$patch": "replace", **owner["spec"]["template"]})}}
 
 
 def apply_revision(owner: Obj, revision: Obj) -> Obj:
@@ -37,6 +37,13 @@ def apply_revision(owner: Obj, revision: Obj) -> Obj:
 
 def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def in_order(value: Any) -> Any:
+    """A copy with sorted keys."""
+    if isinstance(value, dict):
+        return {key: in_order(value[key]) for key in sorted(value)}
+    return [in_order(item) for item in value] if isinstance(value, list) else value
 
 
 def same_data(a: Obj, b: Obj) -> bool:
@@ -67,19 +74,22 @@ def next_number(revisions: Iterable[Obj]) -> int:
 def build_revision(
     owner: Obj, resource: Resource, labels: Mapping[str, str], number: int, hash_label: str, collisions: int | None
 ) -> Obj:
-    """The revision of the owner's present template."""
+    """The revision of the owner's present template, with the owner's annotations (``kubectl rollout history`` shows one)."""
     data = template_patch(owner)
     hashed = revision_hash(data, collisions)
     name = f"{name_of(owner)[:223]}-{hashed}"
+    metadata: Obj = {
+        "name": name,
+        "namespace": namespace_of(owner),
+        "labels": {**labels, hash_label: hashed},
+        "ownerReferences": [controller_reference(owner, resource)],
+    }
+    if annotations := annotations_of(owner):
+        metadata["annotations"] = dict(annotations)
     return {
         "kind": "ControllerRevision",
         "apiVersion": "apps/v1",
-        "metadata": {
-            "name": name,
-            "namespace": namespace_of(owner),
-            "labels": {**labels, hash_label: hashed},
-            "ownerReferences": [controller_reference(owner, resource)],
-        },
+        "metadata": metadata,
         "data": data,
         "revision": number,
     }

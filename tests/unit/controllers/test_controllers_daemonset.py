@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -138,6 +139,19 @@ async def test_rolling_update_and_rollback_restart_only_what_differs():
         await h.settle(20)
         assert images(h) == ["v1"] * 3
         assert sorted(r["revision"] for r in h.all(resources.CONTROLLERREVISIONS)) == [2, 3]
+
+
+async def test_a_revision_has_sorted_data_and_the_annotations():
+    """Clients find the present revision by comparing bytes with Go's encoding; ``rollout history`` shows the change cause."""
+    async with cluster(nodes=1) as h:
+        obj = daemon_set({"restartPolicy": "Always", "dnsPolicy": "Default"})
+        obj["metadata"]["annotations"] = {"kubernetes.io/change-cause": "first"}
+        await h.create(resources.DAEMONSETS, obj)
+        await h.settle()
+        [revision] = h.all(resources.CONTROLLERREVISIONS)
+        assert json.dumps(revision["data"]) == json.dumps(revision["data"], sort_keys=True)
+        assert revision["data"]["spec"]["template"] == {"$patch": "replace", **obj["spec"]["template"]}
+        assert revision["metadata"]["annotations"] == {"kubernetes.io/change-cause": "first"}
 
 
 async def test_a_revision_of_equal_data_takes_over():
