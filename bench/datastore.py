@@ -4,7 +4,8 @@
 
 Durable creates with 1, 8 and 64 writers, ranges, watch latency and fan-out, the longest stall while compacting, bytes written
 to the disk for each write. Database servers are started in temporary directories. kine, where its binary is given, is measured
-in the same run through the same client as the face.
+in the same run through the same client as the face, on SQLite as durable as ours: with its own options, but synchronous=FULL.
+It compacts only by its own clock, so its stall is not known.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import uvloop
+
+from bench.etcdclient import EtcdClient
 from k3sd.datastore import open_backend
 from k3sd.datastore.backend import Backend
 from k3sd.datastore.mvcc import KEEP_REVISIONS, prefix_end
@@ -45,13 +50,10 @@ LINES = (
     ("bytes to disk a create", "B"),
 )
 
-FACE = """
-import asyncio, sys
-from pathlib import Path
-from k3sd.etcdface.server import serve
-asyncio.run(serve("", sys.argv[1], data_dir=Path(sys.argv[2]), ready=lambda: print("ready", flush=True)))
-"""
+FACE = [sys.executable, "-m", "k3sd", "datastore", "serve", "--endpoint="]
+KINE_SQLITE = "sqlite://state.db?_journal_mode=WAL&_busy_timeout=30000&_synchronous=FULL&_txlock=immediate&_stmt_cache_size=20&cache=shared"
 
+Store = Backend | EtcdClient
 Disk = Callable[[], int]
 """Bytes that the store's process has sent to the disk so far."""
 
@@ -73,7 +75,7 @@ def written(pid: int | str) -> int:
     return total
 
 
-async def creates(store: Backend, name: str, writers: int, total: int) -> tuple[float, float]:
+async def creates(store: Store, name: str, writers: int, total: int) -> tuple[float, float]:
     """``(creates a second, p99 in ms)``"""
     latencies: list[float] = []
     numbers = iter(range(total))
@@ -89,7 +91,7 @@ async def creates(store: Backend, name: str, writers: int, total: int) -> tuple[
     return total / (time.perf_counter() - began), quantile(latencies, 0.99)
 
 
-async def lists(store: Backend, limit: int) -> float:
+async def lists(store: Store, limit: int) -> float:
     best = float("inf")
     for _ in range(5):
         began = time.perf_counter()
@@ -98,9 +100,12 @@ async def lists(store: Backend, limit: int) -> float:
     return best * 1000 if len(result.kvs) == limit else float("nan")
 
 
-async def watching(store: Backend, watchers: int, writes: int) -> list[float]:
+async def watching(store: Store, watchers: int, writes: int) -> list[float]:
     """Time from the begin of each write to its delivery to the last watcher."""
-    watches = [store.watch(PREFIX, END) for _ in range(watchers)]
+    if isinstance(store, EtcdClient):
+        watches: list[Any] = [await store.watch(PREFIX, END) for _ in range(watchers)]
+    else:
+        watches = [store.watch(PREFIX, END) for _ in range(watchers)]
     latencies = []
     for i in range(writes):
         readers = [asyncio.ensure_future(anext(w)) for w in watches]
@@ -114,7 +119,7 @@ async def watching(store: Backend, watchers: int, writes: int) -> list[float]:
     return latencies
 
 
-async def compacting(store: Backend, total: int) -> float:
+async def compacting(store: Store, total: int) -> float:
     """The longest write while history is compacted."""
     revisions = await asyncio.gather(*(store.create(f"{PREFIX}old/{i}", VALUE) for i in range(200)))
     for _ in range(max(total // 200, 2)):
@@ -129,10 +134,10 @@ async def compacting(store: Backend, total: int) -> float:
         i += 1
         await asyncio.sleep(0)  # the memory store never waits
     await compaction
-    return longest * 1000
+    return longest * 1000 if i else float("nan")
 
 
-async def measure(store: Backend, disk: Disk, scale: float) -> list[float]:
+async def measure(store: Store, disk: Disk, scale: float) -> list[float]:
     """The figures of LINES."""
     figures: list[float] = []
     for writers, total in ((1, 2000), (8, 8000), (64, 12000)):
@@ -167,7 +172,7 @@ def said_ready(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def opened(driver: str, kine: str) -> AsyncIterator[tuple[Backend, Disk]]:
+async def opened(driver: str, kine: str) -> AsyncIterator[tuple[Store, Disk]]:
     from datastore_servers import SERVERS
 
     with contextlib.ExitStack() as stack:
@@ -179,11 +184,14 @@ async def opened(driver: str, kine: str) -> AsyncIterator[tuple[Backend, Disk]]:
             endpoint = server.endpoint.format(db="bench")
             disk = lambda: written(server.process.pid if server.process else 0)  # noqa: E731
         elif driver == "face":
-            disk = stack.enter_context(program([sys.executable, "-c", FACE, endpoint, directory], said_ready))
+            disk = stack.enter_context(program([*FACE, f"--listen={endpoint}", f"--data-dir={directory}"], said_ready))
         elif driver == "kine":
-            command = [kine, f"--listen-address={endpoint}", "--endpoint=sqlite://state.db", "--metrics-bind-address=0"]
+            command = [kine, f"--listen-address={endpoint}", f"--endpoint={KINE_SQLITE}", "--metrics-bind-address=0"]
             disk = stack.enter_context(program(command, lambda process: None, directory))
-        store = open_backend(endpoint, data_dir=Path(directory), patience_seconds=30)
+        if driver in ("face", "kine"):
+            store: Store = EtcdClient(endpoint.removeprefix("unix://"))
+        else:
+            store = open_backend(endpoint, data_dir=Path(directory), patience_seconds=30)
         await store.start()
         try:
             yield store, disk
@@ -205,10 +213,11 @@ async def main(argv: Sequence[str] | None = None) -> int:
             columns[driver] = await measure(store, disk, args.scale)
     print(f"{'':32}" + "".join(f"{d:>12}" for d in columns))
     for i, (line, unit) in enumerate(LINES):
-        figures = "".join(f"{c[i]:>12,.{0 if c[i] >= 100 else 2}f}" for c in columns.values())
+        figures = "".join(f"{c[i]:>12,.{0 if c[i] >= 100 else 2}f}" if c[i] == c[i] else f"{'-':>12}" for c in columns.values())
         print(f"{line.strip():32}{figures}  {unit}")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(asyncio.run(main()))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        raise SystemExit(runner.run(main()))

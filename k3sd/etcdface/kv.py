@@ -13,6 +13,7 @@ from k3sd.datastore import etcdrpc
 from k3sd.datastore.backend import Backend, CompareFailed, DatastoreError, FutureRevision, KeyValue
 from k3sd.datastore.mvcc import COMPACT_KEY
 from k3sd.etcdface.call import Code
+from k3sd.etcdface.encode import put_done, range_response
 from k3sd.etcdface.wire import COMPACT_ALIAS, Refused, bounds, header, key_value, text, unsupported, versioned
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ _REFUSED_RANGE = (
 
 
 class KV:
+    """Each method takes a request and returns its response, a message or the bytes of one."""
+
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._compaction: asyncio.Task[None] | None = None
@@ -51,9 +54,7 @@ class KV:
             start, end, limit=request.limit, revision=request.revision, keys_only=request.keys_only
         )
         current = found.revision if not request.revision else await self._backend.revision()
-        return etcdrpc.RangeResponse(
-            header=header(current), kvs=[key_value(kv) for kv in found.kvs], more=found.more, count=found.count
-        )
+        return range_response(current, found.kvs, found.more, found.count)
 
     async def _get(self, key: str, request: Any) -> Any:
         if request.limit > 1:
@@ -61,8 +62,12 @@ class KV:
         if key == COMPACT_KEY:
             key = COMPACT_ALIAS
         revision, kv = await self._backend.get(key, request.revision)
-        kvs = [key_value(kv, request.keys_only)] if kv is not None and not request.count_only else []
-        return etcdrpc.RangeResponse(header=header(revision), kvs=kvs, count=int(kv is not None))
+        if kv is None:
+            return range_response(revision, (), False, 0)
+        if request.count_only or request.keys_only:
+            kvs = [] if request.count_only else [key_value(kv, True)]
+            return etcdrpc.RangeResponse(header=header(revision), kvs=kvs, count=1)
+        return range_response(revision, (kv,), False, 1)
 
     # Txn
 
@@ -74,16 +79,27 @@ class KV:
                     return await self._delete_anyway(success[0].request_delete_range, False)
                 if len(success) == 2 and success[0].HasField("request_range"):
                     return await self._delete_anyway(success[1].request_delete_range, True)
-        elif len(compares) == 1 and len(success) == 1 and len(failure) <= 1 and compares[0].result == etcdrpc.EQUAL:
-            compare, key = compares[0], text(compares[0].key)
-            if not failure or (failure[0].HasField("request_range") and failure[0].request_range.key == compare.key):
-                if key == COMPACT_KEY and compare.target == etcdrpc.VERSION and success[0].HasField("request_put"):
-                    return await self._put_compact_key(compare.version, success[0].request_put)
+        elif len(compares) == 1 and len(success) == 1 and len(failure) <= 1:
+            compare, op = compares[0], success[0]
+            name = compare.key
+            is_put = op.HasField("request_put")
+            what = op.request_put if is_put else op.request_delete_range
+            if (
+                name
+                and compare.result == etcdrpc.EQUAL
+                and what.key == name
+                and not compare.range_end
+                and (not failure or failure[0].request_range.key == name)
+            ):
+                key = text(name)
+                if key == COMPACT_KEY and compare.target == etcdrpc.VERSION and is_put:
+                    return await self._put_compact_key(compare.version, what)
                 revision = _expected(compare)
-                if revision is not None and _key_of(success[0]) == compare.key and not compare.range_end:
-                    if success[0].HasField("request_put"):
-                        return await self._put_if(key, revision, success[0].request_put, bool(failure))
-                    return await self._delete_if(key, revision, bool(failure))
+                if revision is not None:
+                    if is_put:
+                        return await self._put_if(key, revision, what, bool(failure))
+                    if not what.range_end:
+                        return await self._delete_if(key, revision, bool(failure))
         raise Refused(UNSUPPORTED_TXN, Code.INVALID_ARGUMENT)
 
     async def _put_if(self, key: str, revision: int, put: Any, read_back: bool) -> Any:
@@ -95,8 +111,7 @@ class KV:
                 written = await self._backend.create(key, put.value, put.lease)
         except CompareFailed as e:
             return await self._failed(e.current, read_back)
-        response = etcdrpc.ResponseOp(response_put=etcdrpc.PutResponse(header=header(written)))
-        return etcdrpc.TxnResponse(header=header(written), succeeded=True, responses=[response])
+        return put_done(written)
 
     async def _delete_if(self, key: str, revision: int, read_back: bool) -> Any:
         if not revision:
@@ -143,8 +158,7 @@ class KV:
             except CompareFailed as e:
                 kv = e.current
             else:
-                response = etcdrpc.ResponseOp(response_put=etcdrpc.PutResponse(header=header(written)))
-                return etcdrpc.TxnResponse(header=header(written), succeeded=True, responses=[response])
+                return put_done(written)
         return await self._failed(kv, True)
 
     # single operations
@@ -206,14 +220,6 @@ def _expected(compare: Any) -> int | None:
     if compare.target == etcdrpc.VERSION and compare.version == 0:
         return 0
     return None
-
-
-def _key_of(op: Any) -> bytes:
-    if op.HasField("request_put"):
-        return bytes(op.request_put.key)
-    if op.HasField("request_delete_range") and not op.request_delete_range.range_end:
-        return bytes(op.request_delete_range.key)
-    return b""
 
 
 def _check_put(put: Any) -> None:

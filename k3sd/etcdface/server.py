@@ -184,7 +184,7 @@ def _unary(function: Callable[[Any], Awaitable[Any]], parse: Callable[[bytes], A
             response = await function(request)
         except DatastoreError as e:
             raise status_of(e) from e
-        encoded: bytes = response.SerializeToString()
+        encoded: bytes = response if isinstance(response, bytes) else response.SerializeToString()
         return encoded
 
     return call

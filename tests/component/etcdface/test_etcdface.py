@@ -309,7 +309,7 @@ async def test_what_kube_apiserver_sends(call: Call, stream: WatchStream) -> Non
         name = pods + b"leased-%d" % seconds
         leased = await call("KV", "Txn", compare=[mod(name, 0)], success=[put(name, b"", lease=lease.ID)], failure=[read(name)])
         assert leased.succeeded
-        assert (lease.ID, lease.TTL) == (seconds, seconds)
+        assert lease == etcdrpc.LeaseGrantResponse(header=lease.header, ID=seconds, TTL=seconds)
         again = [mod(name, leased.header.revision)]
         assert (
             await call("KV", "Txn", compare=again, success=[put(name, b"x", lease=lease.ID)], failure=[read(name)])
