@@ -41,21 +41,29 @@ class History:
     ops: list[Op] = field(default_factory=list)
     logs: list[list[Event]] = field(default_factory=list)
     reconnects: int = 0
+    faults: int = 0
+    resumed: int = 0
+    """Watches begun again from a random revision, and lists at one, that were compared with the history."""
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def summary(self) -> str:
         by = {o: sum(op.outcome == o for op in self.ops) for o in ("ok", "failed", "unknown")}
-        return f"{len(self.ops)} operations ({by['ok']} ok, {by['failed']} refused, {by['unknown']} unknown), " + (
-            f"{len(self.logs[0])} events on {len(self.logs)} watches, {self.reconnects} resumed"
+        return (
+            f"{self.faults} faults, {len(self.ops)} operations "
+            f"({by['ok']} ok, {by['failed']} refused, {by['unknown']} unknown), "
+            f"{len(self.logs[0])} events on {len(self.logs)} watches, {self.reconnects} broke and went on, "
+            f"{self.resumed} revisions read again"
         )
 
 
-async def client(store: Backend, history: History, keys: Sequence[str], dice: random.Random, until: float) -> None:
+async def client(
+    store: Backend, history: History, keys: Sequence[str], dice: random.Random, until: float, size: int = 0
+) -> None:
     """Random operations until the clock says stop."""
     known: dict[str, KeyValue | None] = {}
     while time.monotonic() < until:
         key = dice.choice(keys)
-        value = b"v%d" % next(history.numbers)
+        value = b"v%d" % next(history.numbers) + b"." * size
         kv = known.get(key)
         kind = dice.choice(["get", "create", "update", "update", "delete"])
         wanted = kv.revision if kv is not None else 0
@@ -119,6 +127,33 @@ async def fence(store: Backend) -> None:
                 return
             except DatastoreError:
                 await asyncio.sleep(0.05)
+
+
+async def read_again(store: Backend, history: History, dice: random.Random, times: int = 8) -> None:
+    """What was seen live must be what is read later: watches from random revisions on, lists at random revisions."""
+    log = [e for e in history.logs[0] if e.kv.revision >= store.compact_revision]
+    for _ in range(min(times, len(log))):
+        i = dice.randrange(len(log))
+        revision = log[i].kv.revision
+        again: list[Event] = []
+        async with asyncio.timeout(30):
+            watch = store.watch(PREFIX, END, revision)
+            async for events in watch:
+                again.extend(events)
+                if again[-1].kv.revision >= log[-1].kv.revision:
+                    break
+        assert [(e.kv, e.deleted) for e in again] == [(e.kv, e.deleted) for e in log[i:]], f"resumed from {revision}"
+        state: dict[str, KeyValue] = {}
+        for event in history.logs[0]:
+            if event.kv.revision <= revision:
+                state.pop(event.kv.key, None)
+                if not event.deleted:
+                    state[event.kv.key] = event.kv
+        listed = await store.list(PREFIX, END, revision=revision)
+        assert [(kv.key, kv.value, kv.revision) for kv in listed.kvs] == [
+            (k, state[k].value, state[k].revision) for k in sorted(state)
+        ], f"listed at {revision}"
+        history.resumed += 1
 
 
 def check(history: History, final: Sequence[KeyValue]) -> None:

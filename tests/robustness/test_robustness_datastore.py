@@ -17,7 +17,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from datastore_servers import SERVERS, Server
+from datastore_proxy import between
+from datastore_servers import SERVERS, Server, etcd_cluster
 
 from k3sd.datastore import open_backend
 from k3sd.datastore.backend import Backend
@@ -26,7 +27,7 @@ from k3sd.datastore.mvcc import prefix_end
 from k3sd.datastore.shared import SharedStore
 
 from . import powercut
-from .history import END, PREFIX, History, check, client, fence, follow
+from .history import END, PREFIX, History, check, client, fence, follow, read_again
 
 SECONDS = float(os.environ.get("K3SD_ROBUSTNESS_SECONDS", "2"))
 CLIENTS = 6
@@ -42,15 +43,6 @@ asyncio.run(serve(sys.argv[1], sys.argv[2], data_dir=Path(sys.argv[3]), ready=la
 """
 
 Report = Callable[[str], None]
-
-
-@pytest.fixture
-def report(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Report:
-    def say(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n  {request.node.name}: {text} (seed {SEED})", end="")
-
-    return say
 
 
 class Face:
@@ -99,26 +91,34 @@ async def stores(endpoint: str, data_dir: Path, n: int = 2) -> AsyncIterator[lis
             await store.stop()
 
 
-async def run(backends: list[Backend], fault: Callable[[], Awaitable[None]], seconds: float = SECONDS) -> History:
-    """Clients on all backends while ``fault`` is repeated, then the checks."""
+async def run(
+    backends: list[Backend], fault: Callable[[], Awaitable[None]], seconds: float = SECONDS, size: int = 0
+) -> History:
+    """Clients on all backends while ``fault`` is repeated, then the checks. ``size`` is that of values."""
     history = History()
     start = await backends[0].revision() + 1
     history.logs = [[] for _ in backends]
     until = time.monotonic() + seconds
     watches = [asyncio.create_task(follow(b, history, log, start)) for b, log in zip(backends, history.logs, strict=True)]
     clients = [
-        asyncio.create_task(client(backends[i % len(backends)], history, KEYS, random.Random(SEED + i), until))
+        asyncio.create_task(client(backends[i % len(backends)], history, KEYS, random.Random(SEED + i), until, size))
         for i in range(CLIENTS)
     ]
     dice = random.Random(SEED)
     while time.monotonic() < until - 0.5:
         await asyncio.sleep(dice.uniform(0.6, 1.4))
         await fault()
+        history.faults += 1
     await asyncio.gather(*clients)
     await fence(backends[0])
     async with asyncio.timeout(60):
         await asyncio.gather(*watches)
-    check(history, (await backends[0].list(PREFIX, END)).kvs)
+    try:
+        check(history, (await backends[0].list(PREFIX, END)).kvs)
+        await read_again(backends[-1], history, dice)
+    except AssertionError as e:
+        e.add_note(f"K3SD_ROBUSTNESS_SEED={SEED}")
+        raise
     return history
 
 
@@ -156,8 +156,7 @@ async def test_database_servers(
 
     async def kill() -> None:
         server.kill()
-        server.start()
-        await asyncio.sleep(1)
+        await asyncio.to_thread(server.revive)
 
     def send(number: int) -> None:
         assert server.process is not None
@@ -168,13 +167,38 @@ async def test_database_servers(
     report(history.summary())
 
 
+@pytest.mark.parametrize("fault", ["cut", "silent"])
+@pytest.mark.parametrize("driver", ["postgres", "mariadb", "etcd"])
+async def test_networks_that_break(
+    driver: str, fault: str, tmp_path: Path, servers: Callable[[str], Server], report: Report
+) -> None:
+    """Connections are cut in the middle of what they carry; or nothing comes through for a while, and then they are cut."""
+    endpoint = servers(driver).endpoint.format(db="robust")
+    async with between(driver, endpoint) as (proxy, through), stores(through, tmp_path) as backends:
+
+        async def silence() -> None:
+            proxy.silence()
+            await asyncio.sleep(1)
+            proxy.speak()
+            proxy.cut()
+
+        async def cut() -> None:
+            proxy.cut()
+
+        history = await run(backends, cut if fault == "cut" else silence)
+        assert proxy.broken >= history.faults > 0
+    report(f"{history.summary()}, {proxy.broken} connections cut")
+
+
 @pytest.mark.parametrize("driver", ["postgres", "mariadb"])
-async def test_cut_connections(driver: str, tmp_path: Path, servers: Callable[[str], Server], report: Report) -> None:
+async def test_sessions_that_the_server_ends(
+    driver: str, tmp_path: Path, servers: Callable[[str], Server], report: Report
+) -> None:
     async with stores(servers(driver).endpoint.format(db="robust"), tmp_path) as backends:
         log = backends[0]._log if isinstance(backends[0], SharedStore) else None
         assert isinstance(log, ServerLog)
 
-        def cut() -> None:
+        def end() -> None:
             with contextlib.closing(log._connect()) as killer, contextlib.closing(killer.cursor()) as cursor:
                 if driver == "postgres":
                     cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid != pg_backend_pid()")
@@ -184,31 +208,105 @@ async def test_cut_connections(driver: str, tmp_path: Path, servers: Callable[[s
                     with contextlib.suppress(Exception):  # it ended meanwhile
                         cursor.execute(f"KILL {number}")
 
-        history = await run(backends, lambda: asyncio.to_thread(cut))
+        history = await run(backends, lambda: asyncio.to_thread(end))
     report(history.summary())
 
 
-async def test_two_faces_on_one_postgres(tmp_path: Path, servers: Callable[[str], Server], report: Report) -> None:
-    """Two k3sd servers share a database; each is killed in turn."""
-    endpoint = servers("postgres").endpoint.format(db="robust")
+async def test_members_of_an_etcd_cluster_die_in_turn(tmp_path: Path, report: Report) -> None:
+    with etcd_cluster() as members:
+        turn = 0
+
+        async def kill() -> None:
+            nonlocal turn
+            turn += 1
+            members[turn % 3].kill()
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(members[turn % 3].revive)
+
+        async with stores(",".join(m.endpoint for m in members), tmp_path) as backends:
+            history = await run(backends, kill)
+    report(history.summary())
+
+
+@pytest.mark.parametrize("fault", ["kill -9", "SIGSTOP"])
+@pytest.mark.parametrize("driver", ["postgres", "mariadb"])
+async def test_two_servers_on_one_database(
+    driver: str, fault: str, tmp_path: Path, servers: Callable[[str], Server], report: Report
+) -> None:
+    """Two k3sd servers share a database; each is killed or stopped in turn."""
+    endpoint = servers(driver).endpoint.format(db="robust")
     faces = [Face(endpoint, tmp_path / str(i)) for i in range(2)]
     for face in faces:
         face.start()
     turn = 0
 
-    async def kill() -> None:
+    async def harm() -> None:
         nonlocal turn
         turn += 1
+        if fault == "SIGSTOP":
+            await pause(faces[turn % 2].signal)
+            return
         faces[turn % 2].kill()
         await asyncio.to_thread(faces[turn % 2].start)
 
     try:
         async with stores(faces[0].url, tmp_path, 1) as one, stores(faces[1].url, tmp_path, 1) as two:
-            history = await run([*one, *two], kill)
+            history = await run([*one, *two], harm)
     finally:
         for face in faces:
             face.kill()
     report(history.summary())
+
+
+@contextlib.contextmanager
+def small_disk(megabytes: int) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="k3sd-") as name:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0777", "k3sd-test", name]
+        if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+            pytest.skip("cannot mount a tmpfs here")
+        try:
+            yield Path(name)
+        finally:
+            subprocess.run(["umount", "-l", name], check=True)
+
+
+def ballast(disk: Path) -> Path:
+    """Fills the disk to the last block."""
+    path = disk / "ballast"
+    for size in (1 << 20, 4096):
+        with contextlib.suppress(OSError), open(path, "ab", buffering=0) as file:
+            while True:
+                file.write(bytes(size))
+    return path
+
+
+@pytest.mark.parametrize(("driver", "megabytes"), [("postgres", 150), ("mariadb", 250), ("etcd", 150)])
+async def test_disks_of_database_servers_that_fill_and_empty(
+    driver: str, megabytes: int, tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of them die of it; like an init system the test starts them again."""
+    deaths = 0
+    with small_disk(megabytes) as disk, contextlib.ExitStack() as stack:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        server = stack.enter_context(SERVERS[driver]())
+        monkeypatch.setattr(tempfile, "tempdir", None)
+
+        async def fill() -> None:
+            nonlocal deaths
+            full = await asyncio.to_thread(ballast, disk)
+            await asyncio.sleep(1.5)
+            full.unlink()
+            assert server.process is not None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(server.process.wait, 0.5)
+                deaths += 1
+                server.kill()
+                (server.directory / "data" / "postmaster.pid").unlink(missing_ok=True)
+                await asyncio.to_thread(server.revive)
+
+        async with stores(server.endpoint.format(db="robust"), tmp_path, 1) as backends:
+            history = await run(backends, fill, SECONDS + 3, size=20_000)
+    report(f"{history.summary()}, the server died {deaths} times")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,17 @@ class Server:
                 cwd=self.directory,
                 start_new_session=True,
             )
+
+    def revive(self) -> None:
+        """Start it again until it stays: what it needs, such as its port, may be taken for a moment."""
+        for _ in range(20):
+            self.start()
+            assert self.process is not None
+            try:
+                self.process.wait(0.7)
+            except subprocess.TimeoutExpired:
+                return
+        raise AssertionError(f"{self.command[0]} does not stay up:\n{self.log()[-3000:]}")
 
     def kill(self) -> None:
         """Everything it started, at once, as a power cut would."""
@@ -156,17 +167,46 @@ def mariadb() -> Iterator[Server]:
             yield server
 
 
+def etcd_member(name: str, path: Path, client: str, peer: str, cluster: str) -> Server:
+    command = [program("etcd"), f"--name={name}", f"--data-dir={path}/data", f"--listen-client-urls={client}"]
+    command += [f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"]
+    command += [f"--initial-cluster={cluster}", "--max-request-bytes=16777216", "--log-level=warn"]
+    return Server(client, path, command, "")
+
+
+def etcd_ready(*clients: str) -> list[str]:
+    return ["env", "ETCDCTL_API=3", program("etcdctl"), f"--endpoints={','.join(clients)}", "endpoint", "health"]
+
+
 @contextmanager
 def etcd() -> Iterator[Server]:
-    binary, ctl = program("etcd"), program("etcdctl")
-    with directory_for("") as path:
-        client, peer = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
-        command = [binary, f"--data-dir={path}/data", f"--listen-client-urls={client}", f"--advertise-client-urls={client}"]
-        command += [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}"]
-        command += ["--max-request-bytes=16777216", "--log-level=warn"]
-        server = Server(client, path, command, "")
-        with running(server, ["env", "ETCDCTL_API=3", ctl, f"--endpoints={client}", "endpoint", "health"]):
-            yield server
+    """Its ports are chosen before it takes them; who finds one taken chooses again."""
+    with ExitStack() as stack:
+        for last in (False, False, True):
+            path = stack.enter_context(directory_for(""))
+            client, peer = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
+            server = etcd_member("default", path, client, peer, f"default={peer}")
+            try:
+                stack.enter_context(running(server, etcd_ready(client)))
+                break
+            except AssertionError:
+                if last or "address already in use" not in server.log():
+                    raise
+        yield server
+
+
+@contextmanager
+def etcd_cluster(members: int = 3) -> Iterator[list[Server]]:
+    with ExitStack() as stack:
+        paths = [stack.enter_context(directory_for("")) for _ in range(members)]
+        clients, peers = ([f"http://127.0.0.1:{free_port()}" for _ in range(members)] for _ in range(2))
+        cluster = ",".join(f"m{i}={peer}" for i, peer in enumerate(peers))
+        servers = [etcd_member(f"m{i}", paths[i], clients[i], peers[i], cluster) for i in range(members)]
+        for server in servers:
+            server.start()
+            stack.callback(server.kill)
+        wait_until(servers[0], etcd_ready(*clients))
+        yield servers
 
 
 SERVERS = {"postgres": postgres, "mariadb": mariadb, "etcd": etcd}
