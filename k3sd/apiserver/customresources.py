@@ -26,6 +26,7 @@ from k3sd.apiserver.request import RequestContext
 from k3sd.apiserver.strategy import Strategy
 
 if TYPE_CHECKING:
+    from k3sd.apimachinery.customrules import Rules
     from k3sd.apiserver.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -52,20 +53,41 @@ class CustomStrategy(Strategy):
     def __init__(self, resource: Resource, registry: Registry, version: Obj) -> None:
         super().__init__(resource, registry)
         self.version = version
+        self._rules: tuple[Obj, Rules | None] | None = None
 
     @property
     def schema(self) -> Obj | None:
         found: Obj | None = (self.version.get("schema") or {}).get("openAPIV3Schema")
         return found
 
+    @property
+    def rules(self) -> Rules | None:
+        """The schema's CEL rules, compiled when first needed."""
+        if self._rules is None or self._rules[0] is not self.version:
+            from k3sd.apimachinery import customrules
+
+            self._rules = (self.version, customrules.compile_rules(self.schema))
+        return self._rules[1]
+
     def validate_create(self, ctx: RequestContext, obj: Obj) -> list[FieldError]:
-        return custom.validate(obj, self.schema)
+        return self._validate(obj, None)
 
     def validate_update(self, ctx: RequestContext, new: Obj, old: Obj) -> list[FieldError]:
-        return custom.validate(new, self.schema)
+        return self._validate(new, old)
 
     def validate_status(self, ctx: RequestContext, new: Obj, old: Obj) -> list[FieldError]:
-        return custom.validate(new, self.schema)
+        return self._validate(new, old)
+
+    def _validate(self, new: Obj, old: Obj | None) -> list[FieldError]:
+        errors = custom.validate(new, self.schema)
+        if self.rules is not None:
+            from k3sd.apimachinery import customrules
+
+            if any(error.type in customrules.BLOCKING for error in errors):
+                errors.append(customrules.NOT_CHECKED)
+            else:
+                errors += customrules.validate(self.rules, new, old)
+        return errors
 
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         from k3sd.apis.columns.custom import evaluate
@@ -330,10 +352,11 @@ def published(row: Resource, schema: Obj | None, v3: bool) -> Iterator[tuple[str
         # Version 2 cannot say "anything goes" at the top: upstream publishes such a kind without its schema.
         body = {"type": "object"} if body.get("x-kubernetes-preserve-unknown-fields") else _v2(body)
     if body.get("properties"):
+        reference = {"$ref": f"{base}{_META}.ObjectMeta"}
         head = {
             "apiVersion": {"type": "string", "description": COMMON["apiVersion"]},
             "kind": {"type": "string", "description": COMMON["kind"]},
-            "metadata": {"$ref": f"{base}{_META}.ObjectMeta"},
+            "metadata": {"description": COMMON["metadata"], **({"allOf": [reference]} if v3 else reference)},
         }
         body["properties"] = {**body.get("properties", {}), **head}
     body["x-kubernetes-group-version-kind"] = [kind]

@@ -14,7 +14,6 @@ from k3sd.apiserver.kinds.rules import (
     Errors,
     spec_of,
     validate_enum,
-    validate_immutable,
     validate_label_selector,
     validate_names,
     validate_port,
@@ -334,9 +333,7 @@ class _PolicyBindingStrategy(Strategy):
         return errs
 
     def validate_update(self, ctx: RequestContext, new: Obj, old: Obj) -> list[FieldError]:
-        errs = self.validate_create(ctx, new)
-        validate_immutable(spec_of(new).get("policyName"), spec_of(old).get("policyName"), "spec.policyName", errs)
-        return errs
+        return self.validate_create(ctx, new)
 
 
 @strategy(resources.VALIDATINGADMISSIONPOLICYBINDINGS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from k3sd.apimachinery import customrules
 from k3sd.apimachinery import validation as names
 from k3sd.apimachinery.errors import FieldError, Obj, forbidden_field, invalid, not_supported, required
 from k3sd.apis import resources
@@ -189,6 +190,8 @@ def _validate_version(version: Obj, path: str, errs: Errors) -> None:
         errs.append(required(f"{path}.schema.openAPIV3Schema.type", "must not be empty at the root"))
     elif schema.get("type", "object") != "object":
         errs.append(invalid(f"{path}.schema.openAPIV3Schema.type", schema["type"], "must be object at the root"))
+    else:
+        errs += customrules.problems_of(schema, f"{path}.schema.openAPIV3Schema")
     if version.get("deprecationWarning") is not None and not version.get("deprecated"):
         errs.append(
             invalid(f"{path}.deprecationWarning", version["deprecationWarning"], "can only be set for deprecated versions")
