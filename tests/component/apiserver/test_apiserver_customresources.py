@@ -208,6 +208,25 @@ async def test_what_another_storage_version_left_is_served_in_this_one(
     assert stored == ["example.com/v1", "example.com/v1beta1"]
 
 
+async def test_rules_of_the_schema(server: TestServer, crd: dict[str, Any], http: Http) -> None:
+    changed = copy.deepcopy(crd)
+    spec = changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    spec["x-kubernetes-validations"] = [{"rule": "self.nope > 1"}]
+    with pytest.raises(StatusError, match="compilation failed: ERROR: <input>:1:1: undefined field 'nope'"):
+        await server.registry.client().update(resources.CUSTOMRESOURCEDEFINITIONS, copy.deepcopy(changed))
+    spec["x-kubernetes-validations"] = [
+        {"rule": "self.size < 5", "message": "too large"},
+        {"rule": "self.color == oldSelf.color", "message": "color is immutable", "fieldPath": ".color"},
+    ]
+    await server.registry.client().update(resources.CUSTOMRESOURCEDEFINITIONS, changed)
+    status, _, answer = await http("POST", BASE, widget(size=5))
+    assert status == 422 and answer["message"].endswith('is invalid: spec: Invalid value: "object": too large')
+    _, _, obj = await http("POST", BASE, widget())
+    obj["spec"]["color"] = "blue"
+    status, _, answer = await http("PUT", f"{BASE}/a", obj)
+    assert status == 422 and answer["message"].endswith('spec.color: Invalid value: "object": color is immutable')
+
+
 async def test_deleting_a_definition_deletes_its_objects(server: TestServer, crd: dict[str, Any], http: Http) -> None:
     client = server.registry.client()
     held = widget("held")

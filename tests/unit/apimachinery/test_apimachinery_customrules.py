@@ -151,7 +151,8 @@ def test_what_did_not_change_is_let_pass() -> None:
     [
         (
             {"spec": {"rule": "self.nope == 1"}},
-            's.properties[spec].x-kubernetes-validations[0].rule: Invalid value: apiextensions.ValidationRule{Rule:"self.nope == 1", '
+            "s.properties[spec].x-kubernetes-validations[0].rule: Invalid value: "
+            'apiextensions.ValidationRule{Rule:"self.nope == 1", '
             'Message:"", MessageExpression:"", Reason:(*apiextensions.FieldValueErrorReason)(nil), FieldPath:"", '
             "OptionalOldSelf:(*bool)(nil)}: compilation failed: ERROR: <input>:1:1: undefined field 'nope'",
         ),
