@@ -44,8 +44,10 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 10.0
 REPORT_SECONDS = 300.0
 LEASE_SECONDS = 40
-NOT_READY_CHECK_SECONDS = 0.1
-"""While the runtime's network is being set up nothing tells us when it is; later changes are found by the heartbeat."""
+FIRST_CHECK_SECONDS = 0.02
+NOT_READY_CHECK_SECONDS = 0.5
+"""From the first to the longest wait while the node is not ready. While the runtime's network is being set up nothing tells us
+when it is; later changes are found by the heartbeat."""
 KUBELET_PORT = 10250
 DEFAULT_MAX_PODS = 110
 _OWN_CONDITIONS = ("MemoryPressure", "DiskPressure", "PIDPressure", "Ready")
@@ -278,8 +280,12 @@ class NodeStatus:
         )
 
     async def _report_forever(self) -> None:
+        impatience = FIRST_CHECK_SECONDS
         while True:
-            wait = CHECK_SECONDS if self.ready.is_set() else NOT_READY_CHECK_SECONDS
+            if self.ready.is_set():
+                wait, impatience = CHECK_SECONDS, FIRST_CHECK_SECONDS
+            else:
+                wait, impatience = impatience, min(impatience * 2, NOT_READY_CHECK_SECONDS)
             self._check_now.clear()
             try:
                 await asyncio.wait_for(self._check_now.wait(), wait)

@@ -236,10 +236,7 @@ class PodWorker:
             return None
         await self._prepare()
         actions = compute_actions(pod, services.cache.get(self.uid), self._probe_results())
-        if not actions.is_empty:
-            retry = await self._act(actions)
-        else:
-            retry = None
+        retry = None if actions.is_empty else await self._act(actions)
         await self._resize()
         self.report()
         return retry
@@ -433,6 +430,9 @@ class PodWorker:
 
     def report(self) -> Obj:
         """Compute the status and hand it on."""
+        if self._report_soon is not None:
+            self._report_soon.cancel()
+            self._report_soon = None
         services = self._services
         state = services.cache.get(self.uid)
         status = self._compute(state, is_terminal=False)

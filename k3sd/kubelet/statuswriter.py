@@ -18,7 +18,7 @@ from k3sd.kubelet.status import KUBELET_CONDITIONS
 
 log = logging.getLogger(__name__)
 
-LAZY_SECONDS = 0.6
+LAZY_SECONDS = 2.0
 """How long a status that only says "being created" may wait for something better to say."""
 _RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _OWNED = (
