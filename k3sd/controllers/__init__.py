@@ -6,6 +6,8 @@ them. Source: ``pkg/controller`` of Kubernetes.
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,8 +22,10 @@ async def run_controllers(client: Client, informers: InformerFactory, settings: 
     Where several servers share a datastore only one of them works at a time, unless ``leader-elect=false`` is given.
     """
     from k3sd.client.leaderelection import is_shared, run_elected
-    from k3sd.controllers import manager
     from k3sd.controllers.base import Context
+
+    # Beside the loop: nodes that waited for the API server are answered meanwhile.
+    manager = await asyncio.to_thread(importlib.import_module, "k3sd.controllers.manager")
 
     async def work() -> None:
         await manager.run(Context(client, informers, settings))

@@ -114,6 +114,8 @@ async def run(ctx: Context, table: Iterable[Row] = TABLE) -> None:
         async with asyncio.TaskGroup() as group:
             for row in rows:
                 group.create_task(_keep(row, ctx), name=row.name)
+                # Requests have their turn between the first lists of two controllers.
+                await asyncio.sleep(0)
     finally:
         await asyncio.gather(*(recorder.stop() for recorder in ctx.recorders.values()))
 

@@ -11,6 +11,7 @@ import ipaddress
 import json
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,11 +117,20 @@ def ensure_server(settings: Settings) -> dict[str, Authority]:
     paths = settings.paths
     for directory in (paths.server, paths.tls, paths.tls / "etcd", paths.cred, paths.agent):
         ensure_directory(directory, 0o700)
+    with ThreadPoolExecutor(1) as beside:
+        # An RSA key takes long to find; a second core can do that.
+        service_key = beside.submit(_service_key, paths.tls)
+        authorities = _certificates(settings)
+        service_key.result()
+    return authorities
+
+
+def _certificates(settings: Settings) -> dict[str, Authority]:
+    paths = settings.paths
     authorities = {
         stem: ensure_authority(prefix, paths.tls / f"{stem}.crt", paths.tls / f"{stem}.key")
         for stem, prefix in AUTHORITIES.items()
     }
-    _service_key(paths.tls)
     for name in ("client-kubelet", "serving-kubelet", "client-kube-proxy", "client-k3s-controller"):
         ensure_key(paths.tls / f"{name}.key")
     for stem in ("client-ca", "server-ca"):

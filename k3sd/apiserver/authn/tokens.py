@@ -124,9 +124,11 @@ class TokenSigner:
     @classmethod
     def load(cls, tls: Path, issuer: str) -> TokenSigner:
         """From K3s's ``service.key`` (verifies) and ``service.current.key`` (signs; absent in older data directories)."""
-        loaded = load_keys(tls / "service.key")
-        current = tls / "service.current.key"
-        signing = (load_keys(current) if current.exists() else loaded)[0]
+        service, current = tls / "service.key", tls / "service.current.key"
+        loaded = load_keys(service)
+        # Usually the same: checking an RSA key takes the library long.
+        is_same = not current.exists() or current.read_bytes() == service.read_bytes()
+        signing = (loaded if is_same else load_keys(current))[0]
         if not isinstance(signing, PrivateKey):
             raise ValueError(f"{current}: the signing key must be a private key")
         return cls(signing, [k.public_key() if isinstance(k, PrivateKey) else k for k in loaded], issuer)
