@@ -8,6 +8,7 @@ Needs root, wrk and kubectl. Each server runs on a machine of its own (namespace
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import shutil
 import statistics
@@ -221,6 +222,8 @@ def main() -> int:
                 f"{program} is not installed; run: apt install {'kubernetes-client' if program == 'kubectl' else program}"
             )
     only = set(options.only or LINES)
+    # As in an installed package.
+    compileall.compile_dir(ROOT / "k3sd", quiet=1)
     with tempfile.TemporaryDirectory(prefix="k3sd-bench-") as base:
         machine = Machine(Path(base) / "k3sd", "192.0.2.21")
         try:
