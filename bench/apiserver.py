@@ -5,6 +5,9 @@ Starts a server process on the sqlite store in a temporary folder and drives it 
 not depend on what else the machine does; the rates do.
 
     /usr/bin/python3 bench/apiserver.py [--seconds 3] [--store sqlite|memory] [--profile FILE]
+                                        [--peer-kube-apiserver FILE]
+
+A kube-apiserver, where its binary is given, is measured in the same run by the same client, on one etcd of the distribution.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 TICKS = os.sysconf("SC_CLK_TCK")
 CONNECTIONS = 8
+TOKEN = "secret-of-the-test"
 
 
 class Client(asyncio.Protocol):
@@ -38,6 +42,7 @@ class Client(asyncio.Protocol):
         self.failed = ""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._left = 0
+        self._chunked = False
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -47,16 +52,21 @@ class Client(asyncio.Protocol):
         self.bytes += len(data)
         if self._left:
             self._left -= len(data)
-        else:
+        elif not self._chunked:
             head, _, body = data.partition(b"\r\n\r\n")
+            head += b"\r\n"
             if head[9:10] != b"2":
                 self.failed = data[:600].decode(errors="replace")
                 self.done.set_result(None)
                 self.transport.close()
                 return
-            at = head.index(b"Content-Length: ") + 16
-            self._left = int(head[at : head.index(b"\r\n", at)]) - len(body)
-        if self._left == 0:
+            self._chunked = b"\r\nTransfer-Encoding: chunked" in head
+            if not self._chunked:
+                at = head.index(b"Content-Length: ") + 16
+                self._left = int(head[at : head.index(b"\r\n", at)]) - len(body)
+        if self._chunked and data.endswith(b"0\r\n\r\n"):
+            self._chunked = False
+        if self._left == 0 and not self._chunked:
             self.count += 1
             if time.monotonic() >= self.until:
                 if not self.done.done():
@@ -78,7 +88,7 @@ def cpu_seconds(pid: int) -> float:
 
 def head(method: str, path: str, port: int, extra: str = "") -> bytes:
     return (
-        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer secret-of-the-test\r\n"
+        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {TOKEN}\r\n"
         f"Accept: application/json\r\nUser-Agent: bench/1\r\n{extra}\r\n"
     ).encode()
 
@@ -105,18 +115,18 @@ def same(request: bytes) -> Any:
         yield request
 
 
-async def drive(port: int, pid: int, context: ssl.SSLContext, name: str, sources: list[Any], seconds: float) -> None:
+async def drive(port: int, pids: list[int], context: ssl.SSLContext, name: str, sources: list[Any], seconds: float) -> None:
     loop = asyncio.get_running_loop()
-    started, used = time.monotonic(), cpu_seconds(pid)
+    started, used = time.monotonic(), sum(map(cpu_seconds, pids))
     until = started + seconds
     clients = []
     for source in sources:
         _, client = await loop.create_connection(
-            lambda source=source: Client(source, until), "127.0.0.1", port, ssl=context, server_hostname="localhost"
+            lambda source=source: Client(source, until), "127.0.0.1", port, ssl=context, server_hostname="127.0.0.1"
         )
         clients.append(client)
     await asyncio.gather(*(c.done for c in clients))
-    elapsed, used = time.monotonic() - started, cpu_seconds(pid) - used
+    elapsed, used = time.monotonic() - started, sum(map(cpu_seconds, pids)) - used
     for client in clients:
         if client.failed:
             print(f"{name}: {client.failed}")
@@ -129,7 +139,7 @@ async def drive(port: int, pid: int, context: ssl.SSLContext, name: str, sources
 
 
 async def fill(port: int, context: ssl.SSLContext, namespace: str, count: int) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="127.0.0.1")
     source = creates(port, "fill", namespace)
     for _ in range(count):
         writer.write(next(source))
@@ -139,18 +149,18 @@ async def fill(port: int, context: ssl.SSLContext, namespace: str, count: int) -
     writer.close()
 
 
-async def client(port: int, pid: int, folder: Path, seconds: float, only: str) -> None:
-    context = ssl.create_default_context(cafile=str(folder / "tls.crt"))
+async def client(port: int, pids: list[int], certificate: Path, seconds: float, only: str) -> None:
+    context = ssl.create_default_context(cafile=str(certificate))
     if only in ("", "create"):
         many = [creates(port, f"{i}", "default") for i in range(CONNECTIONS)]
-        await drive(port, pid, context, "create ConfigMap 1 KiB", many, seconds)
+        await drive(port, pids, context, "create ConfigMap 1 KiB", many, seconds)
     await fill(port, context, "kube-public", 1000 if only != "create" else 1)
     if only in ("", "get"):
         get = head("GET", "/api/v1/namespaces/kube-public/configmaps/cm-fill-7", port)
-        await drive(port, pid, context, "GET ConfigMap", [same(get)] * CONNECTIONS, seconds)
+        await drive(port, pids, context, "GET ConfigMap", [same(get)] * CONNECTIONS, seconds)
     if only in ("", "list"):
         everything = head("GET", "/api/v1/namespaces/kube-public/configmaps", port)
-        await drive(port, pid, context, "LIST 1,000 ConfigMaps", [same(everything)] * CONNECTIONS, seconds)
+        await drive(port, pids, context, "LIST 1,000 ConfigMaps", [same(everything)] * CONNECTIONS, seconds)
 
 
 async def serve(folder: Path, store: str, profile: str) -> None:
@@ -174,6 +184,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--store", default="sqlite")
     parser.add_argument("--profile", default="")
+    parser.add_argument("--peer-kube-apiserver", default="", metavar="FILE")
     parser.add_argument("--only", default="", choices=("", "create", "get", "list"))
     parser.add_argument("--serve", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -190,10 +201,33 @@ def main() -> None:
         try:
             port = int(process.stdout.readline())
             uvloop.install()
-            asyncio.run(client(port, process.pid, Path(folder), arguments.seconds, arguments.only))
+            asyncio.run(client(port, [process.pid], Path(folder, "tls.crt"), arguments.seconds, arguments.only))
         finally:
             process.stdin.close()
             process.wait(30)
+    if arguments.peer_kube_apiserver:
+        asyncio.run(peer(arguments.peer_kube_apiserver, arguments.seconds, arguments.only))
+
+
+async def peer(binary: str, seconds: float, only: str) -> None:
+    """The same load on a kube-apiserver; CPU time is its own and etcd's."""
+    os.environ["K3SD_TEST_KUBE_APISERVER"] = binary
+    sys.path[:0] = [str(ROOT / "tests" / "component" / name) for name in ("datastore", "etcdface")]
+    from datastore_servers import SERVERS
+    from kube_apiserver import TOKEN as PEER_TOKEN
+    from kube_apiserver import KubeAPIServer
+
+    global TOKEN
+    TOKEN = PEER_TOKEN
+    with tempfile.TemporaryDirectory() as folder, SERVERS["etcd"]() as etcd:
+        server = KubeAPIServer("kube", Path(folder), [f"--etcd-servers={etcd.endpoint}"])
+        try:
+            await server.start()
+            pids = [server.pid, *([etcd.process.pid] if etcd.process else [])]
+            print("kube-apiserver with etcd")
+            await client(server.port, pids, Path(folder, "kube-certs", "apiserver.crt"), seconds, only)
+        finally:
+            await server.stop()
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ class Process:
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         if self._process is not None:
             self._process.send_signal(how)
