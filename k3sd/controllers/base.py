@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from k3sd.apimachinery import timefmt
-from k3sd.apimachinery.errors import Obj
+from k3sd.apimachinery.errors import Obj, StatusError
 from k3sd.apimachinery.resource import Resource
 from k3sd.client.api import Client
 from k3sd.client.events import EventRecorder
 from k3sd.client.informer import AddHandler, Informer, InformerFactory, UpdateHandler, object_key
+from k3sd.client.retry import update_with_retry
 from k3sd.client.workqueue import WorkQueue
 from k3sd.config.settings import Settings
 
@@ -102,6 +103,24 @@ class Controller:
         finally:
             background.cancel()
             await asyncio.gather(background, return_exceptions=True)
+
+    async def write_status(self, resource: Resource, owner: Obj, change: Callable[[Obj], object]) -> Obj:
+        """Let ``change`` edit the object's status and write it when that changed it. ``owner`` as it is where it has gone."""
+        try:
+            return await update_with_retry(
+                self.client,
+                resource,
+                owner["metadata"]["name"],
+                owner["metadata"].get("namespace"),
+                change,
+                subresource="status",
+                initial=owner,
+                uid=owner["metadata"]["uid"],
+            )
+        except StatusError as e:
+            if e.code != 404:
+                raise
+            return owner
 
     async def background(self) -> None:
         """Work that follows no key (timers); may return at once."""

@@ -13,13 +13,12 @@ from k3sd.apimachinery.resource import Resource
 from k3sd.apimachinery.selectors import LabelSelector, label_selector_from
 from k3sd.apis import resources
 from k3sd.client.informer import object_key
-from k3sd.client.retry import update_with_retry
 from k3sd.controllers import daemonrules as rules
 from k3sd.controllers import history
 from k3sd.controllers.base import Context, Controller
 from k3sd.controllers.expectations import Expectations
 from k3sd.controllers.objects import controller_of, has_cause, is_deleting, labels_of, name_of, namespace_of, uid_of
-from k3sd.controllers.podcontrol import PodControl, claim, slow_start
+from k3sd.controllers.podcontrol import PodControl, claim, claimable, owner_in, slow_start
 from k3sd.controllers.pods import available_in, earliest, is_active, owner_index
 
 BURST = 250
@@ -64,11 +63,7 @@ class DaemonSetController(Controller):
                 self.enqueue(owner)
 
     def _owner_of(self, pod: Obj) -> Obj | None:
-        reference = controller_of(pod)
-        if reference is None or reference.get("kind") != "DaemonSet":
-            return None
-        owner = self.sets.get(f"{namespace_of(pod)}/{reference['name']}")
-        return owner if owner is not None and uid_of(owner) == reference.get("uid") else None
+        return owner_in(self.sets, "DaemonSet", pod)
 
     def _pod_added(self, pod: Obj) -> None:
         if is_deleting(pod):
@@ -146,10 +141,7 @@ class DaemonSetController(Controller):
 
     async def _claim(self, owner: Obj, resource: Resource, selector: LabelSelector) -> list[Obj]:
         informer = self.pods if resource is resources.PODS else self.revisions
-        candidates = [
-            *informer.by_index("owner", uid_of(owner)),
-            *informer.by_index("owner", f"orphan/{namespace_of(owner)}"),
-        ]
+        candidates = claimable(informer, owner)
         return await claim(self.client, resources.DAEMONSETS, owner, resource, candidates, selector)
 
     @staticmethod
@@ -247,17 +239,4 @@ class DaemonSetController(Controller):
             if collisions is not None:
                 status["collisionCount"] = collisions
 
-        try:
-            await update_with_retry(
-                self.client,
-                resources.DAEMONSETS,
-                name_of(owner),
-                namespace_of(owner),
-                change,
-                subresource="status",
-                initial=owner,
-                uid=uid_of(owner),
-            )
-        except StatusError as e:
-            if e.code != 404:
-                raise
+        await self.write_status(resources.DAEMONSETS, owner, change)

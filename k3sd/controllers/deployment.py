@@ -30,7 +30,7 @@ from k3sd.controllers.objects import (
     set_count,
     uid_of,
 )
-from k3sd.controllers.podcontrol import claim
+from k3sd.controllers.podcontrol import claim, claimable, owner_in
 from k3sd.controllers.pods import is_finished, owner_index
 from k3sd.controllers.rollout import Scale, replicas_of
 from k3sd.lib.jsonvalue import clone
@@ -138,11 +138,7 @@ class DeploymentController(Controller):
     # -- events
 
     def _owner_of(self, one: Obj) -> Obj | None:
-        reference = controller_of(one)
-        if reference is None or reference.get("kind") != "Deployment":
-            return None
-        owner = self.deployments.get(f"{namespace_of(one)}/{reference['name']}")
-        return owner if owner is not None and uid_of(owner) == reference.get("uid") else None
+        return owner_in(self.deployments, "Deployment", one)
 
     def _enqueue_matching(self, one: Obj) -> None:
         for deployment in list(self.deployments.list(namespace_of(one))):
@@ -198,10 +194,7 @@ class DeploymentController(Controller):
                 "This deployment is selecting all pods. A non-empty selector is required.",
             )
             return None
-        candidates = [
-            *self.sets.by_index("owner", uid_of(deployment)),
-            *self.sets.by_index("owner", f"orphan/{namespace_of(deployment)}"),
-        ]
+        candidates = claimable(self.sets, deployment)
         sets = await claim(self.client, resources.DEPLOYMENTS, deployment, resources.REPLICASETS, candidates, selector)
         try:
             return await self._sync(deployment, sets)

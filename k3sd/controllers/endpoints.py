@@ -12,18 +12,18 @@ from k3sd.apis import resources
 from k3sd.client.api import DeleteOptions
 from k3sd.client.informer import object_key, split_key
 from k3sd.controllers import slices
-from k3sd.controllers.base import Context, Controller
+from k3sd.controllers.base import Context
 from k3sd.controllers.endpointslice import address_types
 from k3sd.controllers.objects import has_cause, is_deleting, labels_of, name_of, namespace_of, uid_of
 from k3sd.controllers.pods import is_ready
 from k3sd.controllers.serviceendpoints import (
+    ServiceController,
     address_of,
     belongs,
     endpoint_ports,
     hostname_of,
     is_headless,
     pod_reference,
-    relevant,
     selects,
 )
 
@@ -88,14 +88,14 @@ def _port(name: str, number: int, protocol: str, app_protocol: str) -> Obj:
     return {k: v for k, v in out.items() if v != ""}
 
 
-class EndpointsController(Controller):
+class EndpointsController(ServiceController):
     name = "endpoints-controller"
 
     def __init__(self, ctx: Context) -> None:
         super().__init__(ctx)
         self.recorder = ctx.recorder("endpoint-controller")
         self.services = self.informer(resources.SERVICES, self.enqueue, self.enqueue_update, self._service_deleted)
-        self.pods = self.informer(resources.PODS, self._pod, self._pod_updated, self._pod)
+        self.pods = self.informer(resources.PODS, self.pod_seen, self.pod_updated, self.pod_seen)
         # At start this also finds Endpoints whose Service went while nobody watched.
         self.endpoints = self.informer(resources.ENDPOINTS, self.enqueue, self.enqueue_update, self.enqueue)
 
@@ -104,18 +104,6 @@ class EndpointsController(Controller):
     def _service_deleted(self, service: Obj) -> None:
         self._orphaned.add(object_key(service))
         self.enqueue(service)
-
-    def _pod(self, pod: Obj) -> None:
-        for service in self.services.list(namespace_of(pod)):
-            if selects(service, pod):
-                self.enqueue(service)
-
-    def _pod_updated(self, old: Obj, pod: Obj) -> None:
-        if labels_of(old) != labels_of(pod):
-            self._pod(old)
-            self._pod(pod)
-        elif relevant(old) != relevant(pod):
-            self._pod(pod)
 
     async def reconcile(self, key: str) -> None:
         namespace, name = split_key(key)

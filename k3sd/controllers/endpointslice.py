@@ -25,13 +25,13 @@ from k3sd.controllers.objects import (
 )
 from k3sd.controllers.pods import is_ready
 from k3sd.controllers.serviceendpoints import (
+    ServiceController,
     address_of,
     belongs,
     endpoint_ports,
     hostname_of,
     is_headless,
     pod_reference,
-    relevant,
     selects,
 )
 from k3sd.controllers.slices import Group, Plan, group_of
@@ -133,29 +133,17 @@ class SliceWriter:
                 raise result
 
 
-class EndpointSliceController(Controller):
+class EndpointSliceController(ServiceController):
     name = "endpointslice-controller"
 
     def __init__(self, ctx: Context) -> None:
         super().__init__(ctx)
         self.writer = SliceWriter(self)
         self.services = self.informer(resources.SERVICES, self.enqueue, self.enqueue_update, self.enqueue)
-        self.pods = self.informer(resources.PODS, self._pod, self._pod_updated, self._pod)
+        self.pods = self.informer(resources.PODS, self.pod_seen, self.pod_updated, self.pod_seen)
         self.nodes = self.informer(resources.NODES, None, self._node_updated, None)
         self.slices = self.informer(resources.ENDPOINTSLICES, self._slice, self._slice_updated, self._slice_deleted)
         self.slices.add_index("service", service_of_slice)
-
-    def _pod(self, pod: Obj) -> None:
-        for service in self.services.list(namespace_of(pod)):
-            if selects(service, pod):
-                self.enqueue(service)
-
-    def _pod_updated(self, old: Obj, pod: Obj) -> None:
-        if labels_of(old) != labels_of(pod):
-            self._pod(old)
-            self._pod(pod)
-        elif relevant(old) != relevant(pod):
-            self._pod(pod)
 
     def _node_updated(self, old: Obj, node: Obj) -> None:
         if labels_of(old).get(ZONE) != labels_of(node).get(ZONE):

@@ -31,7 +31,7 @@ from k3sd.controllers.objects import (
     uid_of,
     version_of,
 )
-from k3sd.controllers.podcontrol import PodControl, claim, slow_start
+from k3sd.controllers.podcontrol import PodControl, claim, claimable, owner_in, slow_start
 from k3sd.controllers.pods import (
     deletion_order,
     earliest,
@@ -79,11 +79,7 @@ class JobController(Controller):
             self.queue.add(STRAY + object_key(pod))
 
     def _owner_of(self, pod: Obj) -> Obj | None:
-        reference = controller_of(pod)
-        if reference is None or reference.get("kind") != "Job":
-            return None
-        job = self.jobs.get(f"{namespace_of(pod)}/{reference['name']}")
-        return job if job is not None and uid_of(job) == reference.get("uid") else None
+        return owner_in(self.jobs, "Job", pod)
 
     def _enqueue_matching(self, pod: Obj) -> None:
         for job in list(self.jobs.list(namespace_of(pod))):
@@ -184,10 +180,7 @@ class JobController(Controller):
         return freed
 
     async def _claim(self, job: Obj) -> list[Obj]:
-        candidates = [
-            *self.pods.by_index("owner", uid_of(job)),
-            *self.pods.by_index("owner", f"orphan/{namespace_of(job)}"),
-        ]
+        candidates = claimable(self.pods, job)
         return await claim(
             self.client,
             resources.JOBS,

@@ -15,6 +15,7 @@ from k3sd.apimachinery.selectors import LabelSelector
 from k3sd.apis import resources
 from k3sd.client.api import Client, DeleteOptions
 from k3sd.client.events import EventRecorder
+from k3sd.client.informer import Informer
 from k3sd.client.retry import update_with_retry
 from k3sd.controllers.objects import (
     controller_of,
@@ -44,6 +45,24 @@ def decide_claim(owner: Obj, obj: Obj, selector: LabelSelector) -> Claim:
     if is_deleting(owner) or not matches or is_deleting(obj) or namespace_of(owner) != namespace_of(obj):
         return "ignore"
     return "adopt"
+
+
+def owner_in(owners: Informer, kind: str, obj: Obj) -> Obj | None:
+    """The controller of ``obj`` in the cache of ``kind``; None where it is another's, or of that name but not the same.
+    Source: ``resolveControllerRef``."""
+    reference = controller_of(obj)
+    if reference is None or reference.get("kind") != kind:
+        return None
+    owner = owners.get(f"{namespace_of(obj)}/{reference['name']}")
+    return owner if owner is not None and uid_of(owner) == reference.get("uid") else None
+
+
+def claimable(objects: Informer, owner: Obj) -> list[Obj]:
+    """What ``owner`` has and what nobody has in its namespace, from a cache with ``pods.owner_index`` as ``owner``."""
+    return [
+        *objects.by_index("owner", uid_of(owner)),
+        *objects.by_index("owner", f"orphan/{namespace_of(owner)}"),
+    ]
 
 
 async def claim(

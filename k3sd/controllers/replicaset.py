@@ -15,7 +15,6 @@ from k3sd.apimachinery.resource import Resource
 from k3sd.apimachinery.selectors import LabelSelector, label_selector_from
 from k3sd.apis import resources
 from k3sd.client.informer import object_key
-from k3sd.client.retry import update_with_retry
 from k3sd.controllers.base import Context, Controller
 from k3sd.controllers.expectations import Expectations
 from k3sd.controllers.objects import (
@@ -25,14 +24,13 @@ from k3sd.controllers.objects import (
     has_cause,
     is_deleting,
     labels_of,
-    name_of,
     namespace_of,
     remove_condition,
     set_condition,
     set_count,
     uid_of,
 )
-from k3sd.controllers.podcontrol import PodControl, claim, slow_start
+from k3sd.controllers.podcontrol import PodControl, claim, claimable, owner_in, slow_start
 from k3sd.controllers.pods import (
     available_in,
     earliest,
@@ -94,11 +92,7 @@ class ReplicaSetController(Controller):
         self.enqueue(owner)
 
     def _owner_of(self, pod: Obj) -> Obj | None:
-        reference = controller_of(pod)
-        if reference is None or reference.get("kind") != self.resource.kind:
-            return None
-        owner = self.sets.get(f"{namespace_of(pod)}/{reference['name']}")
-        return owner if owner is not None and uid_of(owner) == reference.get("uid") else None
+        return owner_in(self.sets, self.resource.kind, pod)
 
     def _enqueue_matching(self, pod: Obj) -> None:
         for owner in list(self.sets.list(namespace_of(pod))):
@@ -169,10 +163,7 @@ class ReplicaSetController(Controller):
         return earliest([*waits, self.expectations.overdue_in(key)])
 
     async def _claim(self, owner: Obj) -> list[Obj]:
-        candidates = [
-            *self.pods.by_index("owner", uid_of(owner)),
-            *self.pods.by_index("owner", f"orphan/{namespace_of(owner)}"),
-        ]
+        candidates = claimable(self.pods, owner)
         return await claim(
             self.client,
             self.resource,
@@ -259,21 +250,7 @@ class ReplicaSetController(Controller):
             source = {**obj, "spec": owner["spec"], "metadata": owner["metadata"]}
             compute_status(source, status, active, terminating, failure, now, stamp)
 
-        try:
-            return await update_with_retry(
-                self.client,
-                self.resource,
-                name_of(owner),
-                namespace_of(owner),
-                change,
-                subresource="status",
-                initial=owner,
-                uid=uid_of(owner),
-            )
-        except StatusError as e:
-            if e.code == 404:
-                return owner
-            raise
+        return await self.write_status(self.resource, owner, change)
 
 
 class ReplicationControllerController(ReplicaSetController):

@@ -1,4 +1,4 @@
-"""What a Service and a pod make of each other: addresses, ports, readiness. Pure; shared by Endpoints and EndpointSlices.
+"""What a Service and a pod make of each other: addresses, ports, readiness. Shared by Endpoints and EndpointSlices.
 
 Source: ``staging/src/k8s.io/endpointslice/util``, ``pkg/controller/util/endpoint``.
 """
@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from k3sd.apimachinery.errors import Obj
+from k3sd.client.informer import Informer
+from k3sd.controllers.base import Controller
 from k3sd.controllers.objects import is_deleting, labels_of, name_of, namespace_of, uid_of
 from k3sd.controllers.pods import is_finished, is_ready
 from k3sd.controllers.slices import address_type
@@ -102,3 +104,21 @@ def relevant(pod: Obj) -> tuple[Any, ...]:
         spec.get("hostname"),
         spec.get("subdomain"),
     )
+
+
+class ServiceController(Controller):
+    """One that looks at a Service again when a pod that it selects changes. ``services`` is set by its constructor."""
+
+    services: Informer
+
+    def pod_seen(self, pod: Obj) -> None:
+        for service in self.services.list(namespace_of(pod)):
+            if selects(service, pod):
+                self.enqueue(service)
+
+    def pod_updated(self, old: Obj, pod: Obj) -> None:
+        if labels_of(old) != labels_of(pod):
+            self.pod_seen(old)
+            self.pod_seen(pod)
+        elif relevant(old) != relevant(pod):
+            self.pod_seen(pod)

@@ -30,7 +30,7 @@ from k3sd.controllers.objects import (
     set_count,
     uid_of,
 )
-from k3sd.controllers.podcontrol import claim
+from k3sd.controllers.podcontrol import claim, claimable, owner_in
 from k3sd.controllers.pods import (
     available_in,
     earliest,
@@ -242,11 +242,7 @@ class StatefulSetController(Controller):
     # -- events
 
     def _owner_of(self, pod: Obj) -> Obj | None:
-        reference = controller_of(pod)
-        if reference is None or reference.get("kind") != "StatefulSet":
-            return None
-        owner = self.sets.get(f"{namespace_of(pod)}/{reference['name']}")
-        return owner if owner is not None and uid_of(owner) == reference.get("uid") else None
+        return owner_in(self.sets, "StatefulSet", pod)
 
     def _pod(self, pod: Obj) -> None:
         owner = self._owner_of(pod)
@@ -269,10 +265,7 @@ class StatefulSetController(Controller):
         if owner is None:
             return None
         selector = label_selector_from(owner["spec"].get("selector"))
-        candidates = [
-            *self.pods.by_index("owner", uid_of(owner)),
-            *self.pods.by_index("owner", f"orphan/{namespace_of(owner)}"),
-        ]
+        candidates = claimable(self.pods, owner)
         pods = await claim(
             self.client,
             resources.STATEFULSETS,
@@ -286,10 +279,7 @@ class StatefulSetController(Controller):
             resources.STATEFULSETS,
             owner,
             resources.CONTROLLERREVISIONS,
-            [
-                *self.revisions.by_index("owner", uid_of(owner)),
-                *self.revisions.by_index("owner", f"orphan/{namespace_of(owner)}"),
-            ],
+            claimable(self.revisions, owner),
             selector,
         )
         current, update, collisions = await self._revisions(owner, revisions)
@@ -442,17 +432,4 @@ class StatefulSetController(Controller):
             # Always present, as upstream writes it.
             status["collisionCount"] = int(collisions or 0)
 
-        try:
-            await update_with_retry(
-                self.client,
-                resources.STATEFULSETS,
-                name_of(owner),
-                namespace_of(owner),
-                change,
-                subresource="status",
-                initial=owner,
-                uid=uid_of(owner),
-            )
-        except StatusError as e:
-            if e.code != 404:
-                raise
+        await self.write_status(resources.STATEFULSETS, owner, change)
