@@ -33,7 +33,7 @@ from k3sd.apimachinery.resource import Resource
 from k3sd.apiserver import decoding, fastpath, patching, rendering, requestinfo
 from k3sd.apiserver.connections import LightRequest, make_server
 from k3sd.apiserver.endpoint import Endpoint
-from k3sd.apiserver.negotiation import MediaType, negotiate
+from k3sd.apiserver.negotiation import JSON, MediaType, negotiate
 from k3sd.apiserver.options import DeleteRequest, ListOptions, check_dry_run
 from k3sd.apiserver.registry import Registry
 from k3sd.apiserver.request import RequestContext, UserInfo
@@ -245,6 +245,7 @@ class APIServer:
         if verb in ("get", "list", "watch"):
             virtual = (resource, "") in self.registry.handlers
             media = negotiate(request.headers.get("Accept", ""), wants_pretty(request, query))
+            rendering.check(ep, media)
             include = check_include(query.get("includeObject", "")) if media.convert == "Table" else ""
             if virtual:
                 return rendering.object_answer(ep, await self.registry.handle(ctx, "get", None), media)
@@ -266,6 +267,7 @@ class APIServer:
         registry, resource = self.registry, ep.resource
         virtual = (resource, "") in registry.handlers
         media = negotiate(request.headers.get("Accept", ""), wants_pretty(request, query), not virtual)
+        rendering.check(ep, media)
         include = check_include(query.get("includeObject", "")) if media.convert == "Table" else ""
         check_field_manager(ctx)
         body = await read_body(request)
@@ -375,17 +377,17 @@ class APIServer:
         except StatusError as error:
             if error.code != 410:
                 raise
-            stream.start("application/json", warnings(ctx))
-            stream.write(rendering.error_frame(error))
+            stream.start(rendering.stream_type(media), warnings(ctx))
+            stream.write(rendering.error_frame(error, media))
             stream.end()
             return stream
         connection.on_lost = watch.close
         self._watches.add(watch)
         gauge = self.metrics.watch_opened(ep.resource)
         try:
-            stream.start("application/json", warnings(ctx))
-            as_is = watch.plain and not media.convert
             encoder = rendering.change_encoder(ep, media, include)
+            stream.start(rendering.stream_type(media), warnings(ctx))
+            as_is = watch.plain and not media.convert and media.type == JSON
             transport = request.transport
             while True:
                 if as_is:
@@ -399,7 +401,7 @@ class APIServer:
                     async with asyncio.timeout(SLOW_CLIENT_SECONDS):
                         await stream.drain()
         except StatusError as error:
-            stream.write(rendering.error_frame(error))
+            stream.write(rendering.error_frame(error, media))
         except TimeoutError:
             log.info("a watch on %s was cut: its client does not read", ep.resource.qualified)
             stream.abort()

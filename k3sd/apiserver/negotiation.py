@@ -1,7 +1,7 @@
 """Content negotiation: what a client accepts, what a body is. Pure and cached by header text.
 
-Source: ``apiserver/pkg/endpoints/handlers/negotiation``. Answers are JSON, YAML, Tables or PartialObjectMetadata as JSON; a
-client that prefers protobuf and also lists JSON gets JSON.
+Source: ``apiserver/pkg/endpoints/handlers/negotiation``. Answers are JSON, YAML or protobuf, Tables JSON or YAML. A client that
+lists protobuf and JSON gets JSON, whatever it prefers: that is what the store holds. Protobuf is for who reads nothing else.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def negotiate(accept: str, pretty: bool, allow_table: bool = True) -> MediaType:
     """The form to answer in. Raises 406 when nothing the client accepts can be produced."""
     if not accept:
         return MediaType(pretty=pretty) if pretty else PLAIN
+    fallback: MediaType | None = None
     for media, params in parse_accept(accept):
         convert = params.get("as", "")
         if convert and not _can_convert(convert, params, allow_table):
@@ -74,6 +75,10 @@ def negotiate(accept: str, pretty: bool, allow_table: bool = True) -> MediaType:
             return MediaType(JSON, convert, params.get("v", "v1"), pretty_here)  # type: ignore[arg-type]
         if media in (YAML, "application/x-yaml", "text/yaml"):
             return MediaType(YAML, convert, params.get("v", "v1"))  # type: ignore[arg-type]
+        if media == PROTOBUF and convert != "Table" and fallback is None:
+            fallback = MediaType(PROTOBUF, convert, params.get("v", "v1"))  # type: ignore[arg-type]
+    if fallback is not None:
+        return fallback
     raise not_acceptable(NOT_ACCEPTABLE)
 
 

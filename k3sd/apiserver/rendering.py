@@ -1,4 +1,4 @@
-"""Objects, lists and changes in the form that was negotiated: bytes as stored, pretty, YAML, Table, PartialObjectMetadata.
+"""Objects, lists and changes in the form that was negotiated: bytes as stored, pretty, YAML, protobuf, Table, partial.
 
 Upstream: ``apiserver/pkg/endpoints/handlers/response.go``, KEP-1040 and ``meta/v1`` Table.
 """
@@ -14,7 +14,7 @@ from k3sd.apimachinery.errors import Obj, StatusError, not_acceptable
 from k3sd.apiserver import tables
 from k3sd.apiserver.endpoint import Endpoint, Item
 from k3sd.apiserver.listing import ListAnswer
-from k3sd.apiserver.negotiation import JSON, NOT_ACCEPTABLE, YAML, MediaType
+from k3sd.apiserver.negotiation import JSON, NOT_ACCEPTABLE, PROTOBUF, YAML, MediaType
 from k3sd.apiserver.responses import Answer, Headers
 from k3sd.apiserver.watching import frame
 
@@ -22,6 +22,10 @@ from k3sd.apiserver.watching import frame
 def encode(obj: Any, media: MediaType) -> bytes:
     if media.type == YAML:
         return to_yaml(obj)
+    if media.type == PROTOBUF:
+        from k3sd.apimachinery import protobuf
+
+        return protobuf.encode_object(obj)
     if media.pretty:
         return (json.dumps(obj, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace")
     return codec.encode(obj)
@@ -37,8 +41,19 @@ def to_yaml(obj: Any) -> bytes:
     return text.encode()
 
 
+def check(ep: Endpoint, media: MediaType) -> None:
+    """Raises 406 when objects of this resource have no such form: before anything is done."""
+    if media.type == PROTOBUF and not ep.resource.type_name.startswith("io.k8s."):
+        raise not_acceptable("only the following media types are accepted: application/json, application/yaml")
+
+
 def content_type(media: MediaType) -> str:
-    return YAML if media.type == YAML else JSON
+    return media.type
+
+
+def stream_type(media: MediaType) -> str:
+    """The content type of a watch."""
+    return f"{PROTOBUF};stream=watch" if media.type == PROTOBUF else JSON
 
 
 def partial(obj: Obj, version: str) -> Obj:
@@ -89,6 +104,8 @@ def list_answer(answer: ListAnswer, media: MediaType, headers: Headers = (), inc
 
 def change_encoder(ep: Endpoint, media: MediaType, include: str) -> Callable[[str, Item], bytes]:
     """How a watch stream writes a change. A Table stream names the columns in its first event only."""
+    if media.type == PROTOBUF:
+        return _protobuf_encoder(media)
     if not media.convert:
         return lambda type_, item: frame(type_, item.raw)
     if media.convert == "Table":
@@ -113,5 +130,18 @@ def change_encoder(ep: Endpoint, media: MediaType, include: str) -> Callable[[st
     return as_partial
 
 
-def error_frame(error: StatusError) -> bytes:
+def _protobuf_encoder(media: MediaType) -> Callable[[str, Item], bytes]:
+    from k3sd.apimachinery import protobuf
+
+    def as_protobuf(type_: str, item: Item) -> bytes:
+        return protobuf.watch_event(type_, partial(item.obj, media.version) if media.convert else item.obj)
+
+    return as_protobuf
+
+
+def error_frame(error: StatusError, media: MediaType) -> bytes:
+    if media.type == PROTOBUF:
+        from k3sd.apimachinery import protobuf
+
+        return protobuf.watch_event("ERROR", error.status)
     return frame("ERROR", codec.encode(error.status))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from k3sd.apimachinery import codec, protobuf, wire
 from k3sd.apis import resources
 from k3sd.apiserver import http as http_module
 from k3sd.apiserver import listing
@@ -702,3 +703,55 @@ async def test_apply_names_the_list_without_keys(http: Http) -> None:
         'associative list with keys has an element that omits all key fields ["name"] '
         "(and doesn't have default values for any key fields)"
     )
+
+
+PROTOBUF = {"Accept": "application/vnd.kubernetes.protobuf"}
+
+
+def decoded(body: bytes) -> dict[str, Any]:
+    obj = protobuf.decode_object(body)
+    type_ = protobuf.type_of(obj["apiVersion"], obj["kind"])
+    assert type_ is not None
+    codec.conform(obj, type_)
+    return obj
+
+
+async def protobuf_of(http: Http, path: str) -> tuple[int, str, bytes]:
+    async with http.session.get(http.url + path, headers=PROTOBUF) as answer:
+        return answer.status, answer.headers["Content-Type"], await answer.read()
+
+
+async def test_protobuf_for_clients_that_read_nothing_else(server: TestServer, http: Http) -> None:
+    _, _, made = await http("POST", "/apis/apps/v1/namespaces/default/deployments", SCALED)
+    status, kind, body = await protobuf_of(http, "/apis/apps/v1/namespaces/default/deployments/scaled")
+    assert (status, kind) == (200, "application/vnd.kubernetes.protobuf")
+    assert decoded(body) == made
+    _, _, body = await protobuf_of(http, "/apis/apps/v1/namespaces/default/deployments")
+    listed = decoded(body)
+    assert listed["kind"] == "DeploymentList" and listed["items"][0]["spec"] == made["spec"]
+    assert listed["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+    both = {"Accept": "application/vnd.kubernetes.protobuf, application/json"}
+    _, headers, _ = await http("GET", "/apis/apps/v1/namespaces/default/deployments/scaled", headers=both)
+    assert headers["Content-Type"] == "application/json"
+    data = protobuf.encode_object(configmap("pb", a="1"))
+    head = {**PROTOBUF, "Content-Type": "application/vnd.kubernetes.protobuf"}
+    async with http.session.post(http.url + CONFIGMAPS, data=data, headers=head) as answer:
+        assert answer.status == 201 and protobuf.decode_object(await answer.read())["data"] == {"a": "1"}
+    async with http.session.delete(f"{http.url}{CONFIGMAPS}/pb", headers=PROTOBUF) as answer:
+        assert protobuf.decode_object(await answer.read())["status"] == "Success"
+
+
+async def test_protobuf_watch(server: TestServer, http: Http) -> None:
+    await http("POST", CONFIGMAPS, configmap("seen", a="1"))
+    url = f"{http.url}{CONFIGMAPS}?watch=true&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan"
+    async with http.session.get(url, headers=PROTOBUF) as answer:
+        assert answer.headers["Content-Type"] == "application/vnd.kubernetes.protobuf;stream=watch"
+        found = []
+        for _ in range(2):
+            size = int.from_bytes(await answer.content.readexactly(4), "big")
+            event = {n: v for n, _, v in wire.fields(await answer.content.readexactly(size))}
+            inner = {n: v for n, _, v in wire.fields(event[2])}
+            found.append((bytes(event[1]).decode(), protobuf.decode_object(bytes(inner[1]))))
+        (first, obj), (last, mark) = found
+        assert first == "ADDED" and obj["data"] == {"a": "1"}
+        assert last == "BOOKMARK" and mark["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}

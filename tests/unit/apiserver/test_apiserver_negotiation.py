@@ -30,11 +30,19 @@ def test_table_is_skipped_where_there_is_none() -> None:
     assert failed.value.code == 406
 
 
+def test_protobuf_only_for_who_reads_nothing_else() -> None:
+    assert negotiate(PROTOBUF, False).type == PROTOBUF
+    assert negotiate(f"{PROTOBUF}, application/json", False).plain
+    assert negotiate(f"{PROTOBUF}, */*", False).plain
+
+
 def test_yaml() -> None:
     assert negotiate("application/yaml", False).type == YAML
 
 
-@pytest.mark.parametrize("accept", ["text/html", PROTOBUF, "application/json;as=Table;v=v9;g=meta.k8s.io"])
+@pytest.mark.parametrize(
+    "accept", ["text/html", f"{PROTOBUF};as=Table;v=v1;g=meta.k8s.io", "application/json;as=Table;v=v9;g=meta.k8s.io"]
+)
 def test_not_acceptable(accept: str) -> None:
     with pytest.raises(StatusError) as failed:
         negotiate(accept, False)
