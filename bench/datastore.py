@@ -134,10 +134,10 @@ async def compacting(store: Store, total: int) -> float:
         i += 1
         await asyncio.sleep(0)  # the memory store never waits
     await compaction
-    return longest * 1000 if i else float("nan")
+    return longest * 1000
 
 
-async def measure(store: Store, disk: Disk, scale: float) -> list[float]:
+async def measure(store: Store, disk: Disk, scale: float, compacts: bool) -> list[float]:
     """The figures of LINES."""
     figures: list[float] = []
     for writers, total in ((1, 2000), (8, 8000), (64, 12000)):
@@ -149,7 +149,7 @@ async def measure(store: Store, disk: Disk, scale: float) -> list[float]:
     latencies = await watching(store, 1, max(int(500 * scale), 50))
     figures += [quantile(latencies, 0.5), quantile(latencies, 0.99)]
     figures.append(quantile(await watching(store, 100, max(int(100 * scale), 20)), 0.5))
-    figures.append(await compacting(store, int(4000 * scale)))
+    figures.append(await compacting(store, int(4000 * scale)) if compacts else float("nan"))
     return [*figures, bytes_each]
 
 
@@ -210,7 +210,7 @@ async def main(argv: Sequence[str] | None = None) -> int:
     for driver in drivers:
         print(f"measuring {driver} ...", file=sys.stderr, flush=True)
         async with opened(driver, args.peer_kine) as (store, disk):
-            columns[driver] = await measure(store, disk, args.scale)
+            columns[driver] = await measure(store, disk, args.scale, driver != "kine")
     print(f"{'':32}" + "".join(f"{d:>12}" for d in columns))
     for i, (line, unit) in enumerate(LINES):
         figures = "".join(f"{c[i]:>12,.{0 if c[i] >= 100 else 2}f}" if c[i] == c[i] else f"{'-':>12}" for c in columns.values())

@@ -35,6 +35,11 @@ def put_done(revision: int) -> bytes:
     return b"%b\x10\x01\x1a%c\x12%c%b" % (head, size + 2, size, head)
 
 
+def watch_head(revision: int, number: int) -> bytes:
+    """A WatchResponse without its events."""
+    return header(revision) + b"\x10" + varint(number)
+
+
 def pair(kv: KeyValue) -> bytes:
     """A KeyValue."""
     if kv.key == COMPACT_ALIAS:

@@ -415,6 +415,12 @@ class Connection(asyncio.Protocol):
         if not call.answered:
             call.answered = True
             self._write(frame(HEADERS, END_HEADERS, call.number, _RESPONSE))
+        size = len(message) + LENGTH.size
+        if size <= FRAME_BYTES and size <= call.window and size <= self._window and not call.unsent:
+            call.window -= size
+            self._window -= size
+            self._write(frame(DATA, 0, call.number, LENGTH.pack(0, len(message)) + message))
+            return
         call.unsent += LENGTH.pack(0, len(message))
         call.unsent += message
         self._push(call)

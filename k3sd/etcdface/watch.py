@@ -19,6 +19,7 @@ from k3sd.datastore import etcdrpc
 from k3sd.datastore.backend import Backend, Compacted, DatastoreError, Event
 from k3sd.datastore.hub import Watch
 from k3sd.datastore.mvcc import COMPACT_KEY
+from k3sd.etcdface import encode
 from k3sd.etcdface.call import Call, Code
 from k3sd.etcdface.wire import COMPACT_ALIAS, Refused, bounds, event, header
 
@@ -93,13 +94,13 @@ class _One:
 
     def _send(self, events: Sequence[Event]) -> None:
         """Bytes of a message that follow each other are one message, so a response is its head and the events."""
-        encode, with_previous, skip = self.stream.encoder.encode, self._with_previous, self._skip
+        encoder, with_previous, skip = self.stream.encoder, self._with_previous, self._skip
         parts: list[bytes] = []
         size = 0
         for change in events:
             if change.deleted in skip:
                 continue
-            part = encode(change, with_previous)
+            part = encoder.encode(change, with_previous)
             parts.append(part)
             size += len(part)
             if size > RESPONSE_BYTES:
@@ -110,8 +111,7 @@ class _One:
 
     def _send_parts(self, revision: int, parts: list[bytes]) -> None:
         self.sent_since_progress = True
-        head = etcdrpc.WatchResponse(header=header(revision), watch_id=self.number).SerializeToString()
-        self.stream.call.send(head + b"".join(parts))
+        self.stream.call.send(encode.watch_head(revision, self.number) + b"".join(parts))
 
     async def close(self) -> None:
         await self.watch.aclose()

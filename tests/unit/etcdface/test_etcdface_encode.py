@@ -28,6 +28,14 @@ def test_a_put(revision: int) -> None:
     assert etcdrpc.TxnResponse.FromString(encode.put_done(revision)) == expected
 
 
+@given(numbers, st.integers(1, 2**63 - 1), st.lists(st.binary(max_size=50)))
+def test_events_behind_the_head_of_a_watch_response(revision: int, number: int, values: list[bytes]) -> None:
+    events = [etcdrpc.Event(type=etcdrpc.DELETE, kv=etcdrpc.KeyValue(value=value)) for value in values]
+    parts = [etcdrpc.WatchResponse(events=[event]).SerializeToString() for event in events]
+    expected = etcdrpc.WatchResponse(header=wire.header(revision), watch_id=number, events=events)
+    assert etcdrpc.WatchResponse.FromString(encode.watch_head(revision, number) + b"".join(parts)) == expected
+
+
 @given(numbers, st.lists(st.one_of(pairs, st.just(rev_key)), max_size=5), st.booleans(), numbers)
 def test_a_range(revision: int, kvs: list[KeyValue], more: bool, count: int) -> None:
     expected = etcdrpc.RangeResponse(header=wire.header(revision), kvs=map(wire.key_value, kvs), more=more, count=count)
