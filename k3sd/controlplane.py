@@ -12,11 +12,10 @@ import logging
 import socket
 import ssl
 import sys
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from k3sd.config.settings import Settings
-from k3sd.procs.inherit import Reporter, inherit, until_stopped
+from k3sd.procs.inherit import Reporter, component, inherit, until_stopped
 
 if TYPE_CHECKING:
     from k3sd.client.api import Client
@@ -101,22 +100,11 @@ async def serve(settings: Settings, listener: socket.socket, reporter: Reporter)
         informers = InformerFactory(client)
         stack.push_async_callback(informers.stop)
         async with asyncio.TaskGroup() as group:
-            group.create_task(_component("datastore", backend.lost()), name="datastore")
-            group.create_task(_component("controllers", _controllers(client, informers, settings)), name="controllers")
-            group.create_task(_component("scheduler", _scheduler(client, informers, settings)), name="scheduler")
-            group.create_task(_component("node roles", noderoles.run(client, informers, settings)), name="noderoles")
+            group.create_task(component("datastore", backend.lost()), name="datastore")
+            group.create_task(component("controllers", _controllers(client, informers, settings)), name="controllers")
+            group.create_task(component("scheduler", _scheduler(client, informers, settings)), name="scheduler")
+            group.create_task(component("node roles", noderoles.run(client, informers, settings)), name="noderoles")
             reporter.ready("serving the API")
-
-
-async def _component(name: str, work: Awaitable[None]) -> None:
-    """A component that fails takes the process down, so that the parent starts it afresh; being cancelled is a normal end."""
-    try:
-        await work
-    except asyncio.CancelledError:
-        raise
-    except Exception:
-        log.exception("%s failed", name)
-        raise
 
 
 async def _controllers(client: Client, informers: InformerFactory, settings: Settings) -> None:

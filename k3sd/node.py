@@ -13,12 +13,11 @@ import logging
 import socket
 import ssl
 import sys
-from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k3sd.config.settings import Settings
-from k3sd.procs.inherit import Reporter, inherit, until_stopped
+from k3sd.procs.inherit import Reporter, component, inherit, until_stopped
 
 if TYPE_CHECKING:
     from k3sd.client.informer import Informer
@@ -63,9 +62,9 @@ async def serve(settings: Settings, listener: socket.socket, reporter: Reporter)
         informers.start()
         mtu = await links
         async with asyncio.TaskGroup() as group:
-            group.create_task(_component("network", configure_cni(settings, nodes, mtu)), name="cni")
+            group.create_task(component("network", configure_cni(settings, nodes, mtu)), name="cni")
             if not settings.disable_kube_proxy:
-                group.create_task(_component("service proxy", proxy.run()), name="proxy")
+                group.create_task(component("service proxy", proxy.run()), name="proxy")
             await dns.start()
             stack.callback(dns.close)
             reporter.status("starting the kubelet")
@@ -117,17 +116,6 @@ async def configure_cni(settings: Settings, nodes: Informer, mtu: int) -> None:
         if cidr and cidr != written:
             await asyncio.to_thread(write_cni_config, settings, cidr, mtu)
             written = cidr
-
-
-async def _component(name: str, work: Awaitable[None]) -> None:
-    """A component that fails takes the process down, so that the parent starts it afresh; pods do not notice."""
-    try:
-        await work
-    except asyncio.CancelledError:
-        raise
-    except Exception:
-        log.exception("%s failed", name)
-        raise
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from k3sd.config.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 
@@ -116,3 +118,15 @@ async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:
         if not stopping:
             raise
+
+
+async def component(name: str, work: Awaitable[None]) -> None:
+    """Await a component. One that fails takes the process down, so that the parent starts it afresh; being cancelled is a
+    normal end."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        log.exception("%s failed", name)
+        raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from k3sd.apimachinery.errors import Obj
-from k3sd.apis.columns.text import age, labels, name, selector, spec, status, template_containers
+from k3sd.apis.columns.text import age, labels, name, replica_counts, selector, spec, status, template_containers
 
 COLUMNS = {
     "ControllerRevision": "Name=name|Controller|Revision|Age",
@@ -62,15 +62,7 @@ def _deployment(obj: Obj, now: float) -> list[Any]:
 
 
 def _replica_set(obj: Obj, now: float) -> list[Any]:
-    return [
-        name(obj),
-        spec(obj).get("replicas", 0),
-        status(obj).get("replicas", 0),
-        status(obj).get("readyReplicas", 0),
-        age(obj, now),
-        *template_containers(obj),
-        selector(spec(obj).get("selector")),
-    ]
+    return [*replica_counts(obj, now), selector(spec(obj).get("selector"))]
 
 
 def _stateful_set(obj: Obj, now: float) -> list[Any]:

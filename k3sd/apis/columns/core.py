@@ -12,10 +12,10 @@ from k3sd.apis.columns.text import (
     is_deleted,
     labels,
     name,
+    replica_counts,
     since,
     spec,
     status,
-    template_containers,
 )
 
 _ACCESS_MODES = (
@@ -192,15 +192,7 @@ def _pod_template(obj: Obj, now: float) -> list[Any]:
 
 
 def _replication_controller(obj: Obj, now: float) -> list[Any]:
-    return [
-        name(obj),
-        spec(obj).get("replicas", 0),
-        status(obj).get("replicas", 0),
-        status(obj).get("readyReplicas", 0),
-        age(obj, now),
-        *template_containers(obj),
-        labels(spec(obj).get("selector")),
-    ]
+    return [*replica_counts(obj, now), labels(spec(obj).get("selector"))]
 
 
 def _resource_quota(obj: Obj, now: float) -> list[Any]:

@@ -63,6 +63,18 @@ def template_containers(obj: Obj) -> tuple[str, str]:
     return containers((spec(obj).get("template") or {}).get("spec"))
 
 
+def replica_counts(obj: Obj, now: float) -> list[Any]:
+    """Name, wanted, current and ready replicas, age, and the template's containers and images."""
+    return [
+        name(obj),
+        spec(obj).get("replicas", 0),
+        status(obj).get("replicas", 0),
+        status(obj).get("readyReplicas", 0),
+        age(obj, now),
+        *template_containers(obj),
+    ]
+
+
 def has_condition(conditions: Iterable[Obj] | None, kind: str) -> bool:
     return next((c.get("status") == "True" for c in conditions or () if c.get("type") == kind), False)
 

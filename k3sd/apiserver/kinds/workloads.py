@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from k3sd.apimachinery import validation as names
 from k3sd.apimachinery.errors import FieldError, Obj, forbidden_field, invalid, not_supported, required
 from k3sd.apis import resources
@@ -71,17 +73,16 @@ _KIND_NAMES = {
 
 
 def validate_replica_status(status: Obj, errs: Errors) -> None:
-    for key in (
-        "replicas",
-        "fullyLabeledReplicas",
-        "readyReplicas",
-        "availableReplicas",
-        "observedGeneration",
-        "terminatingReplicas",
-    ):
+    counts = ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas")
+    _validate_counts(status, (*counts, "observedGeneration", "terminatingReplicas"), counts[1:], errs)
+
+
+def _validate_counts(status: Obj, keys: Sequence[str], shares: Sequence[str], errs: Errors) -> None:
+    """None of ``keys`` is negative, none of ``shares`` is more than all replicas, no more are available than ready."""
+    for key in keys:
         validate_non_negative(status.get(key), f"status.{key}", errs)
     total = status.get("replicas") or 0
-    for key in ("fullyLabeledReplicas", "readyReplicas", "availableReplicas"):
+    for key in shares:
         value = status.get(key) or 0
         if value > total:
             errs.append(invalid(f"status.{key}", value, "cannot be greater than status.replicas"))
@@ -136,26 +137,9 @@ class DeploymentStrategy(_Workload):
     def validate_status(self, ctx: RequestContext, new: Obj, old: Obj) -> list[FieldError]:
         errs: Errors = []
         status, previous = new.get("status") or {}, old.get("status") or {}
-        for key in (
-            "observedGeneration",
-            "replicas",
-            "updatedReplicas",
-            "readyReplicas",
-            "availableReplicas",
-            "unavailableReplicas",
-            "collisionCount",
-            "terminatingReplicas",
-        ):
-            validate_non_negative(status.get(key), f"status.{key}", errs)
-        total = status.get("replicas") or 0
-        for key in ("updatedReplicas", "readyReplicas", "availableReplicas"):
-            value = status.get(key) or 0
-            if value > total:
-                errs.append(invalid(f"status.{key}", value, "cannot be greater than status.replicas"))
-        if (status.get("availableReplicas") or 0) > (status.get("readyReplicas") or 0):
-            errs.append(
-                invalid("status.availableReplicas", status["availableReplicas"], "cannot be greater than readyReplicas")
-            )
+        counts = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
+        others = ("unavailableReplicas", "collisionCount", "terminatingReplicas")
+        _validate_counts(status, ("observedGeneration", *counts, *others), counts[1:], errs)
         count, before = status.get("collisionCount"), previous.get("collisionCount")
         if before is not None:
             if count is None:

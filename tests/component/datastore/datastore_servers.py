@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from tests.support.ports import free_port
 
 START_SECONDS = 60
 
@@ -72,18 +72,6 @@ def as_user(user: str, command: Sequence[str]) -> list[str]:
         entry = pwd.getpwnam(user)
         identity = [f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
     return ["setpriv", *identity, "--pdeathsig=KILL", *command]
-
-
-def free_port() -> int:
-    """Below the range of outgoing connections, so that nobody takes it while a server is down between kill and start."""
-    while True:
-        port = random.SystemRandom().randrange(20000, 30000)
-        with socket.socket() as s:
-            try:
-                s.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 def program(name: str, *places: str) -> str:

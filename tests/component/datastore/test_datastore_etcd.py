@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from datastore_harness import Harness
-from datastore_servers import free_port
 
 from k3sd.datastore import etcdrpc, open_backend
 from k3sd.datastore.backend import Backend, Unavailable
 from k3sd.datastore.drivers.etcd import EtcdBackend
 from k3sd.datastore.mvcc import prefix_end
+from tests.support.ports import free_port
 
 PREFIX = "/registry/x/"
 RANGE = (PREFIX, prefix_end(PREFIX))

@@ -17,7 +17,8 @@ from typing import Any
 import aiohttp
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from datastore_servers import free_port
+
+from tests.support.ports import free_port
 
 BINARY = os.environ.get("K3SD_TEST_KUBE_APISERVER", "")
 READY_SECONDS = 90

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[3]
 
 CHILD = """
@@ -48,12 +50,6 @@ def wait_for(what: Callable[[], object], seconds: float = 10) -> object:
             return value
         time.sleep(0.02)
     raise AssertionError("timed out")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 class Running:
