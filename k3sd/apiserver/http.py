@@ -405,6 +405,8 @@ class APIServer:
         except TimeoutError:
             log.info("a watch on %s was cut: its client does not read", ep.resource.qualified)
             stream.abort()
+        except ConnectionResetError:
+            stream.abort()  # it left before the loop could tell: nobody to answer
         finally:
             connection.on_lost = None
             self._watches.discard(watch)

@@ -15,7 +15,7 @@ import pytest
 from k3sd.apimachinery import codec, protobuf, wire
 from k3sd.apis import resources
 from k3sd.apiserver import http as http_module
-from k3sd.apiserver import listing
+from k3sd.apiserver import listing, responses
 from k3sd.datastore import mvcc
 from tests.component.apiserver.conftest import Http
 from tests.support.apiserver import TOKEN, TestServer
@@ -498,6 +498,28 @@ async def test_a_client_that_leaves_ends_its_watch(http: Http, server: TestServe
             return
         await asyncio.sleep(0.02)
     raise AssertionError("the watch is still open")
+
+
+async def test_a_watch_whose_client_left_unnoticed_ends_without_an_error(
+    http: Http, server: TestServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The transport closes some turns before the server hears of it; an event may be written in between."""
+    cache = server.registry.endpoint(resources.CONFIGMAPS).cache
+    before = cache.watchers
+
+    def gone(self: responses.Stream, data: bytes) -> None:
+        raise ConnectionResetError("the client is gone")
+
+    async with Stream(http, CONFIGMAPS + "?watch=1"):
+        monkeypatch.setattr(responses.Stream, "write", gone)
+        await http("POST", CONFIGMAPS, configmap("a"))
+        for _ in range(100):
+            if cache.watchers == before:
+                break
+            await asyncio.sleep(0.02)
+    assert (await http("GET", CONFIGMAPS + "/a"))[0] == 200
+    assert cache.watchers == before
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_delete_answers(http: Http) -> None:
