@@ -66,9 +66,11 @@ async def serve(settings: Settings, listener: socket.socket, reporter: Reporter)
     from k3sd.apiserver.watchcache import WatchCache
     from k3sd.client.informer import InformerFactory
     from k3sd.datastore import open_backend
+    from k3sd.lib import garbage
     from k3sd.supervisor import noderoles
     from k3sd.supervisor.routes import build_routes
 
+    garbage.begin()
     reporter.status("opening the datastore")
     backend = open_backend(
         settings.datastore_endpoint,

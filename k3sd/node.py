@@ -41,9 +41,11 @@ async def serve(settings: Settings, listener: socket.socket, reporter: Reporter)
     from k3sd.client.informer import InformerFactory
     from k3sd.client.rest import RestClient
     from k3sd.kubelet.kubelet import Kubelet
+    from k3sd.lib import garbage
     from k3sd.network.dns import DNSServer
     from k3sd.network.proxy import ServiceProxy
 
+    garbage.begin()
     reporter.status("preparing the network")
     links = asyncio.get_running_loop().create_task(prepare_links(settings), name="links")
     async with contextlib.AsyncExitStack() as stack:

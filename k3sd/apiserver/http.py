@@ -32,6 +32,7 @@ from k3sd.apimachinery.errors import (
 from k3sd.apimachinery.resource import Resource
 from k3sd.apiserver import decoding, fastpath, patching, rendering, requestinfo
 from k3sd.apiserver.connections import LightRequest, make_server
+from k3sd.apiserver.deadlines import Limits
 from k3sd.apiserver.endpoint import Endpoint
 from k3sd.apiserver.negotiation import JSON, MediaType, negotiate
 from k3sd.apiserver.options import DeleteRequest, ListOptions, check_dry_run
@@ -92,6 +93,7 @@ class APIServer:
         self._servers: list[asyncio.Server] = []
         self._watches: set[Watch] = set()
         self._http: Any = None
+        self._limits = Limits(REQUEST_SECONDS)
 
     async def serve(self, sock: socket.socket, ssl_context: ssl.SSLContext | None) -> None:
         """Accept on an already bound socket. Returns when it listens."""
@@ -260,7 +262,7 @@ class APIServer:
             if verb == "list":
                 return rendering.list_answer(await self.registry.list(ctx, options), media, include=include)
             return await self._watch(request, ctx, ep, options, media, include)
-        async with asyncio.timeout(REQUEST_SECONDS):
+        with self._limits.limit():
             return await self._write(request, ctx, ep, verb, query)
 
     async def _write(self, request: web.BaseRequest, ctx: RequestContext, ep: Endpoint, verb: str, query: Query) -> Answer:
@@ -327,7 +329,7 @@ class APIServer:
             media = negotiate(request.headers.get("Accept", ""), wants_pretty(request, query))
             include = check_include(query.get("includeObject", "")) if media.convert == "Table" else ""
             return rendering.object_answer(ep, await self.registry.fetch(ctx), media, include=include)
-        async with asyncio.timeout(REQUEST_SECONDS):
+        with self._limits.limit():
             return await self._write_subresource(request, ctx, ep, info, query)
 
     async def _write_subresource(

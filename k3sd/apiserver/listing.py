@@ -132,8 +132,12 @@ def matcher(ep: Endpoint, options: ListOptions) -> Match | None:
         return None
     strategy = ep.strategy
     read = ep.reader
+    names = [value for field, op, value in fields.requirements if field == "metadata.name" and op != "!="] if fields else []
+    end = f"/{names[0]}" if names else ""
 
     def matches(item: Item) -> bool:
+        if end and isinstance(item, Entry) and not item.key.endswith(end):
+            return False  # without parsing it: others' objects are most of what a watcher of one name sees
         obj = item.obj if read is None else read(item).obj
         meta = obj["metadata"]
         if labels is not None and not labels.matches(meta.get("labels")):

@@ -9,7 +9,7 @@ writer is answered.
 from __future__ import annotations
 
 import copy
-import secrets
+import random
 from collections.abc import Callable
 
 from k3sd.apimachinery import timefmt, validation
@@ -44,7 +44,7 @@ Change = Callable[[Obj], Obj]
 
 def generate_name(base: str) -> str:
     """``names.SimpleNameGenerator``."""
-    return base[:58] + "".join(secrets.choice(_SUFFIX_ALPHABET) for _ in range(5))
+    return base[:58] + "".join(random.choices(_SUFFIX_ALPHABET, k=5))
 
 
 def splice(stored: bytes, revision: int) -> bytes:
@@ -101,9 +101,6 @@ async def create(ep: Endpoint, ctx: RequestContext, obj: Obj, managed: bool = Tr
     attrs = Attributes(ctx, "CREATE", obj, None)
     for plugin in ep.plugins("", "CREATE"):
         await plugin.admit(attrs)
-    generated = bool(meta.get("generateName") and not meta.get("name"))
-    if generated:
-        meta["name"] = ctx.name = generate_name(meta["generateName"])
     generated = not meta.get("name") and bool(meta.get("generateName"))
     if generated:
         meta["name"] = ctx.name = _free_name(ep, ctx, meta["generateName"])

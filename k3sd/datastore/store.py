@@ -1,8 +1,8 @@
 """``LogStore``: a ``Backend`` over a ``Log`` that only this process writes. (``shared`` is for databases with several writers.)
 
 Writes of one turn of the event loop go together to one writer thread, which commits all that wait in one transaction, so
-concurrent writers share one fsync. After the commit one callback in the event loop delivers the batch: listeners and watches first, then the writers'
-futures. Readers have their own threads.
+concurrent writers share one fsync. After the commit one callback in the event loop delivers the batch: listeners and watches
+first, then the writers' futures. Readers have their own threads.
 """
 
 from __future__ import annotations

@@ -15,7 +15,11 @@ import pytest
 from k3sd.apimachinery import codec, protobuf, wire
 from k3sd.apis import resources
 from k3sd.apiserver import http as http_module
+<<<<<<< ours
 from k3sd.apiserver import listing, responses
+=======
+from k3sd.apiserver import listing, writes
+>>>>>>> theirs
 from k3sd.datastore import mvcc
 from tests.component.apiserver.conftest import Http
 from tests.support.apiserver import TOKEN, TestServer
@@ -129,6 +133,19 @@ async def test_generate_name(http: Http) -> None:
         assert len(name) == 10
         names.add(name)
     assert len(names) == 3
+
+
+async def test_a_generated_name_that_is_taken_is_made_again(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = iter(["made-aaaaa", "made-aaaaa", "made-bbbbb", *["made-aaaaa"] * 8])
+    monkeypatch.setattr(writes, "generate_name", lambda base: next(made))
+    body = configmap("x")
+    body["metadata"] = {"generateName": "made-"}
+    for name in ("made-aaaaa", "made-bbbbb"):
+        status, _, answer = await http("POST", CONFIGMAPS, body)
+        assert (status, answer["metadata"]["name"]) == (201, name)
+    status, _, answer = await http("POST", CONFIGMAPS, body)
+    assert (status, answer["reason"]) == (409, "AlreadyExists")
+    assert answer["message"].endswith("the server was not able to generate a unique name for the object")
 
 
 async def test_names_are_validated(http: Http) -> None:
