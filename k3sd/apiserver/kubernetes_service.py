@@ -1,21 +1,28 @@
 """``default/kubernetes``: the Service, Endpoints and EndpointSlice by which pods reach this API server.
 
-Upstream: ``controlplane/controller/kubernetesservice`` and ``controlplane/reconcilers``. Written at start, and only when
-something differs.
+Upstream: ``controlplane/controller/kubernetesservice`` and ``controlplane/reconcilers``. Written at start, and again when
+somebody deletes or alters them. Servers that share a store add themselves to what is there: the addresses of others stay, until
+a server starts.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
 from typing import TYPE_CHECKING
 
 from k3sd.apimachinery.errors import Obj, StatusError
 from k3sd.apimachinery.resource import Resource
 from k3sd.apis import resources
 from k3sd.config.settings import Settings
+from k3sd.datastore.backend import DatastoreError
 
 if TYPE_CHECKING:
     from k3sd.apiserver.registry import Registry
+    from k3sd.apiserver.watchcache import CacheEvent, Follower
+
+log = logging.getLogger(__name__)
 
 NAME, NAMESPACE = "kubernetes", "default"
 
@@ -75,14 +82,80 @@ def advertised(settings: Settings) -> str:
     return settings.advertise_address or settings.node_ip
 
 
-async def reconcile(registry: Registry) -> None:
-    """Make the three objects say what the settings say. A Service somebody changed keeps its cluster IP."""
+def _is_configured(settings: Settings) -> bool:
+    return bool(settings.advertise_address or settings.node_ips)
+
+
+async def reconcile(registry: Registry, *, add: bool = False) -> None:
+    """Make the three objects say what the settings say. A Service somebody changed keeps its cluster IP. With ``add`` the
+    addresses of other servers stay."""
     settings = registry.settings
-    if not (settings.advertise_address or settings.node_ips):
+    if not _is_configured(settings):
         return
     await _ensure(registry, resources.SERVICES, build_service(settings), ("spec.ports", "spec.type"))
-    await _ensure(registry, resources.ENDPOINTS, build_endpoints(settings), ("subsets",))
-    await _ensure(registry, resources.ENDPOINTSLICES, build_slice(settings), ("endpoints", "ports"))
+    endpoints, piece = build_endpoints(settings), build_slice(settings)
+    if add:
+        _keep_others(registry, endpoints, piece)
+    await _ensure(registry, resources.ENDPOINTS, endpoints, ("subsets",))
+    await _ensure(registry, resources.ENDPOINTSLICES, piece, ("endpoints", "ports"))
+
+
+def _keep_others(registry: Registry, endpoints: Obj, piece: Obj) -> None:
+    """Add the addresses of the stored objects to ours."""
+    own = piece["endpoints"][0]["addresses"][0]
+    live = registry.read(resources.ENDPOINTS, NAME, NAMESPACE) or {}
+    found = {a["ip"] for subset in live.get("subsets") or () for a in subset.get("addresses") or ()}
+    endpoints["subsets"][0]["addresses"] = [{"ip": ip} for ip in sorted({own, *found})]
+    live = registry.read(resources.ENDPOINTSLICES, NAME, NAMESPACE) or {}
+    if live.get("addressType") == piece["addressType"]:
+        others = {e["addresses"][0] for e in live.get("endpoints") or () if e.get("addresses")}
+        piece["endpoints"] = [{"addresses": [ip], "conditions": {"ready": True}} for ip in sorted({own, *others})]
+
+
+class Keeper:
+    """Puts the three objects right again when they change. Costs nothing while nobody touches them."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+        self._followers: list[Follower] = []
+
+    def start(self) -> None:
+        """Needs the started cache and a running loop."""
+        if not _is_configured(self._registry.settings):
+            return
+        for resource in (resources.SERVICES, resources.ENDPOINTS, resources.ENDPOINTSLICES):
+            ep = self._registry.endpoint(resource)
+            self._followers.append(ep.cache.follow(self._changed, ep.key(NAMESPACE, NAME)))
+
+    async def stop(self) -> None:
+        """Idempotent."""
+        for follower in self._followers:
+            follower.close()
+        self._followers.clear()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def _changed(self, event: CacheEvent) -> None:
+        self._again = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._mend(), name="keep default/kubernetes")
+
+    async def _mend(self) -> None:
+        delay = 1.0
+        while self._again:
+            self._again = False
+            try:
+                await reconcile(self._registry, add=True)
+                delay = 1.0
+            except (StatusError, DatastoreError) as error:
+                log.warning("cannot put default/kubernetes right, trying again in %.0f s: %s", delay, error)
+                self._again = True
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 60.0)
 
 
 async def _ensure(registry: Registry, resource: Resource, wanted: Obj, paths: tuple[str, ...]) -> None:

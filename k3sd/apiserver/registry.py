@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from k3sd.apiserver.authn import Authenticator
     from k3sd.apiserver.authz import ChainAuthorizer
     from k3sd.apiserver.kinds import SubresourceHandler
+    from k3sd.apiserver.kubernetes_service import Keeper
     from k3sd.apiserver.watchcache import WatchCache
     from k3sd.apiserver.watching import Watch
     from k3sd.client.inprocess import InProcessClient
@@ -53,6 +54,7 @@ class Registry:
         self._endpoints: dict[Resource, Endpoint] = {}
         self.custom = CustomResources(self)
         self.webhooks = WebhookClient(self)
+        self.kubernetes: Keeper | None = None
 
     def load(self) -> None:
         """Bind the kinds' strategies, the subresource handlers and the admission chain to this registry."""
@@ -63,7 +65,9 @@ class Registry:
         self.admission = admission.build_chain(self, self.settings)
 
     async def close(self) -> None:
-        """Close what admission and webhooks hold open. Idempotent."""
+        """Close what admission and webhooks hold open; keep ``default/kubernetes`` no more. Idempotent."""
+        if self.kubernetes is not None:
+            await self.kubernetes.stop()
         for plugin in self.admission:
             await plugin.close()
         await self.webhooks.close()

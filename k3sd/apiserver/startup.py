@@ -27,6 +27,8 @@ async def make_startup_objects(registry: Registry) -> None:
     await make_system_objects(registry)
     await bootstrap.reconcile(registry)
     await kubernetes_service.reconcile(registry)
+    registry.kubernetes = kubernetes_service.Keeper(registry)
+    registry.kubernetes.start()
 
 
 async def make_namespaces(registry: Registry) -> None:

@@ -1,4 +1,5 @@
-"""What the API server itself provides: system PriorityClasses, the default ServiceCIDR, what extension servers trust.
+"""What the API server itself provides: system PriorityClasses, the default ServiceCIDR, flow schemas, what extension servers
+trust.
 
 Upstream: ``pkg/registry/scheduling/rest`` (``AddSystemPriorityClasses``), ``controlplane/controller/defaultservicecidr``.
 """
@@ -9,9 +10,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from k3sd.apimachinery import timefmt
+from k3sd.apimachinery.conform import conform
 from k3sd.apimachinery.errors import Obj, StatusError
 from k3sd.apimachinery.resource import Resource
 from k3sd.apis import resources
+from k3sd.apiserver import flowbootstrap
 from k3sd.apiserver.kinds.rules import clone
 from k3sd.apiserver.kinds.scheduling import system_priority_classes
 from k3sd.apiserver.request import LOOPBACK, RequestContext
@@ -25,6 +28,8 @@ async def make_system_objects(registry: Registry) -> None:
     # Together, so that they share a commit of the store.
     await asyncio.gather(
         *(_ensure(registry, resources.PRIORITYCLASSES, obj) for obj in system_priority_classes()),
+        *(_ensure(registry, resources.PRIORITYLEVELCONFIGURATIONS, obj) for obj in flowbootstrap.priority_levels()),
+        *(_ensure(registry, resources.FLOWSCHEMAS, obj) for obj in flowbootstrap.flow_schemas()),
         _default_cidr(registry),
         _publish_authentication(registry),
     )
@@ -78,6 +83,8 @@ async def _ensure(registry: Registry, resource: Resource, obj: Obj, namespace: s
     if registry.read(resource, name, namespace) is not None:
         return
     ctx = RequestContext(LOOPBACK, "create", resource, namespace=namespace, name=name, privileged=True)
+    obj = {"kind": resource.kind, "apiVersion": resource.api_version, **obj}
+    conform(obj, resource.type_name)
     try:
         await registry.create(ctx, obj)
     except StatusError as error:

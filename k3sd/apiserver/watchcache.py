@@ -243,8 +243,8 @@ class Watcher:
 class Follower(Watcher):
     """A part of the server that follows a resource: ``callback`` runs with every change, before the writer is answered."""
 
-    def __init__(self, resource: ResourceCache, callback: Callable[[CacheEvent], None]) -> None:
-        super().__init__(resource, resource.prefix, resource.cache.revision, 0, ())
+    def __init__(self, resource: ResourceCache, callback: Callable[[CacheEvent], None], scope: str) -> None:
+        super().__init__(resource, scope, resource.cache.revision, 0, ())
         self._callback = callback
 
     def offer(self, event: CacheEvent) -> None:
@@ -317,10 +317,11 @@ class ResourceCache:
         self._watchers.setdefault(scope, []).append(watcher)
         return watcher
 
-    def follow(self, callback: Callable[[CacheEvent], None]) -> Follower:
-        """Call ``callback`` (quick; what it raises is logged) with every change from now on, until the follower is closed."""
-        follower = Follower(self, callback)
-        self._watchers.setdefault(self.prefix, []).append(follower)
+    def follow(self, callback: Callable[[CacheEvent], None], scope: str = "") -> Follower:
+        """Call ``callback`` (quick; what it raises is logged) with every change from now on, until the follower is closed.
+        ``scope`` as for ``watch``."""
+        follower = Follower(self, callback, scope or self.prefix)
+        self._watchers.setdefault(follower.scope, []).append(follower)
         return follower
 
     def unregister(self, watcher: Watcher) -> None:

@@ -149,5 +149,6 @@ async def run_server(folder: Path, store: str = "memory", *, load: bool = True, 
         yield TestServer(folder, server, registry, listener.getsockname()[1])
     finally:
         await server.stop(1)
+        await registry.close()
         cache.stop()
         await backend.stop()
