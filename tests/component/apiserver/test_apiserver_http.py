@@ -15,11 +15,7 @@ import pytest
 from k3sd.apimachinery import codec, protobuf, wire
 from k3sd.apis import resources
 from k3sd.apiserver import http as http_module
-<<<<<<< ours
-from k3sd.apiserver import listing, responses
-=======
-from k3sd.apiserver import listing, writes
->>>>>>> theirs
+from k3sd.apiserver import listing, responses, writes
 from k3sd.datastore import mvcc
 from tests.component.apiserver.conftest import Http
 from tests.support.apiserver import TOKEN, TestServer
