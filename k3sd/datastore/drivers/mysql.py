@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import MySQLdb
-from MySQLdb.constants import CR, ER
+import MySQLdb.converters
+from MySQLdb.constants import CR, ER, FIELD_TYPE
 
 from k3sd.datastore import mvcc, sql
 from k3sd.datastore.backend import DatastoreError, Unavailable
@@ -63,6 +64,8 @@ _LOST = {
 _NOW_NOT = {1021, 1114, 1290, 1836, 3, 28}  # disk full, table full, read-only server
 PACKET_RESERVE = 256 << 10
 """Of ``max_allowed_packet``, for keys and numbers."""
+CONVERSIONS = {**MySQLdb.converters.conversions, FIELD_TYPE.NEWDECIMAL: int}
+"""Every number here is whole, also where the server chooses DECIMAL because one operand is unsigned and one is not."""
 ER_BAD_DB = 1049
 ER_ACCESS_DENIED = 1045
 CR_SSL = 2026
@@ -149,6 +152,7 @@ class MySQLLog(ServerLog):
             connection = MySQLdb.connect(
                 **args,
                 read_default_file=options,
+                conv=CONVERSIONS,
                 connect_timeout=CONNECT_TIMEOUT_SECONDS,
                 read_timeout=SILENCE_SECONDS,
                 write_timeout=SILENCE_SECONDS,
