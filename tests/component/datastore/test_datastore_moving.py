@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from datastore_harness import Harness
-from datastore_servers import Server
+from datastore_servers import Server, directory_for, etcd_member, etcd_ready, free_port, program, running
 
 from k3sd.datastore import migrate, open_backend
 from k3sd.datastore.backend import DatastoreError, KeyValue
@@ -47,10 +50,10 @@ async def in_order(harness: Harness) -> list[KeyValue]:
 
 
 @pytest.mark.parametrize(
-    ("source", "target"),
-    [("sqlite", "postgres"), ("postgres", "mariadb"), ("mariadb", "etcd"), ("etcd", "sqlite"), ("sqlite", "mariadb")],
+    ("source", "target"), [pytest.param(s, t, id=f"{s}-{t}") for s in DURABLE for t in DURABLE if (s, t) != ("etcd", "etcd")]
 )
 async def test_migration(source: str, target: str, tmp_path: Path, database_server: Servers) -> None:
+    """Every pair but etcd to etcd, of which the tests have one with one key space."""
     old = await filled(source, tmp_path / "old", database_server)
     new = Harness(target, tmp_path / "new", database_server(target))
     empty = await new.open()
@@ -89,6 +92,64 @@ async def test_an_interrupted_migration_goes_on(
     report = await migrate.migrate(*urls, data_dir=tmp_path)
     assert report.keys == 271 and report.kept >= 98 and report.removed == 1
     assert report.copied + report.kept == 271
+
+
+KILLED = """
+import os, sys
+from k3sd.cli import datastore
+from k3sd.datastore import migrate
+
+migrate.IN_FLIGHT = 50
+copy = migrate._copy
+
+def progress(done, total):
+    if done >= 100:
+        os.kill(os.getpid(), 9)
+
+migrate._copy = lambda source, target, _: copy(source, target, progress)
+datastore.run(["migrate", "--data-dir", sys.argv[1], "--from", sys.argv[2], "--to", sys.argv[3]])
+"""
+
+
+@pytest.mark.parametrize("target", ["sqlite", "postgres", "mariadb", "etcd"])
+async def test_a_migration_that_was_killed_goes_on(target: str, tmp_path: Path, database_server: Servers) -> None:
+    old = await filled("sqlite", tmp_path / "old", database_server)
+    new = Harness(target, tmp_path / "new", database_server(target))
+    await (await new.open()).stop()
+    old_url = f"sqlite://{tmp_path}/old/server/db/state.db"
+    new_url = new.endpoint or f"sqlite://{tmp_path}/new/server/db/state.db"
+    killed = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KILLED, str(tmp_path), old_url, new_url, cwd=Path(__file__).parents[3]
+    )
+    assert await killed.wait() == -signal.SIGKILL
+    report = await migrate.migrate(old_url, new_url, data_dir=tmp_path)
+    assert report.kept >= 100 and report.copied + report.kept == report.keys == 272 and report.removed == 0
+    before, after = await in_order(old), await in_order(new)
+    assert [(kv.key, kv.value, kv.lease_seconds) for kv in before] == [(kv.key, kv.value, kv.lease_seconds) for kv in after]
+
+
+async def test_a_backup_of_etcd_is_its_own_snapshot(tmp_path: Path, database_server: Servers) -> None:
+    """etcd's own tool restores it."""
+    old = await filled("etcd", tmp_path / "old", database_server)
+    saved = await backup(old.endpoint, tmp_path / "saved.snapshot", data_dir=old.data_dir)
+    before = await in_order(old)
+    with directory_for("") as path:
+        client, peer = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
+        words = ["snapshot", "restore", str(saved.path), f"--data-dir={path}/data", "--name=default"]
+        words += [f"--initial-cluster=default={peer}", f"--initial-advertise-peer-urls={peer}"]
+        restored = ["env", "ETCDCTL_API=3", program("etcdctl"), *words]
+        subprocess.run(restored, check=True, capture_output=True)
+        member = etcd_member("default", path, client, peer, f"default={peer}")
+        with running(member, etcd_ready(client)):
+            new = Harness("sqlite", tmp_path, None)
+            new.endpoint = client
+            after = await in_order(new)
+            assert [(kv.key, kv.value, kv.revision, kv.lease_seconds) for kv in after] == [
+                (kv.key, kv.value, kv.revision, kv.lease_seconds) for kv in before
+            ]
+            assert not (await check(client, data_dir=tmp_path)).problems
+    with pytest.raises(DatastoreError, match="etcdutl snapshot restore"):
+        await restore(old.endpoint, saved.path, data_dir=tmp_path)
 
 
 async def test_migrations_that_make_no_sense(tmp_path: Path) -> None:
