@@ -30,7 +30,7 @@ from k3sd.apimachinery.errors import (
     unauthorized,
 )
 from k3sd.apimachinery.resource import Resource
-from k3sd.apiserver import decoding, fastpath, patching, rendering, requestinfo
+from k3sd.apiserver import decoding, fastpath, patching, rendering, requestinfo, watchsocket
 from k3sd.apiserver.connections import LightRequest, make_server
 from k3sd.apiserver.deadlines import Limits
 from k3sd.apiserver.endpoint import Endpoint
@@ -377,7 +377,7 @@ class APIServer:
         try:
             watch = await self.registry.watch(ctx, options)
         except StatusError as error:
-            if error.code != 410:
+            if error.code != 410 or "Upgrade" in request.headers:
                 raise
             stream.start(rendering.stream_type(media), warnings(ctx))
             stream.write(rendering.error_frame(error, media))
@@ -388,6 +388,8 @@ class APIServer:
         gauge = self.metrics.watch_opened(ep.resource)
         try:
             encoder = rendering.change_encoder(ep, media, include)
+            if "Upgrade" in request.headers and watchsocket.is_websocket(request):
+                return await watchsocket.serve(request, watch, media, encoder, SLOW_CLIENT_SECONDS)
             stream.start(rendering.stream_type(media), warnings(ctx))
             as_is = watch.plain and not media.convert and media.type == JSON
             transport = request.transport

@@ -10,6 +10,7 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
 
 from k3sd.apimachinery import codec, protobuf, wire
@@ -790,3 +791,24 @@ async def test_protobuf_watch(server: TestServer, http: Http) -> None:
         (first, obj), (last, mark) = found
         assert first == "ADDED" and obj["data"] == {"a": "1"}
         assert last == "BOOKMARK" and mark["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+
+
+async def test_watch_over_a_websocket(server: TestServer, http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    await http("POST", CONFIGMAPS, configmap("first", a="1"))
+    url = f"{http.url}{CONFIGMAPS}?watch=1"
+    async with http.session.ws_connect(url, protocols=("base64url.bearer.authorization.k8s.io.x", "any")) as ws:
+        assert ws.protocol == "any"
+        event = await ws.receive_json(timeout=5)
+        assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "first")
+        await http("DELETE", f"{CONFIGMAPS}/first")
+        event = await ws.receive_json(timeout=5)
+        assert (event["type"], event["object"]["metadata"]["name"]) == ("DELETED", "first")
+        (watch,) = server.server._watches
+        closed, close = asyncio.Event(), watch.close
+        monkeypatch.setattr(watch, "close", lambda: (close(), closed.set()))
+    await asyncio.wait_for(closed.wait(), 5)
+    async with http.session.ws_connect(f"{url}&timeoutSeconds=1") as ws:
+        assert (await ws.receive(timeout=5)).type == aiohttp.WSMsgType.CLOSE
+    with pytest.raises(aiohttp.WSServerHandshakeError) as failed:
+        await http.session.ws_connect(f"{url}&fieldSelector=no.such=1")
+    assert failed.value.status == 400
