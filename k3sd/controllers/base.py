@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 from k3sd.apimachinery import timefmt
@@ -57,6 +58,7 @@ class Controller:
         self.client = ctx.client
         self.queue: WorkQueue[str] = WorkQueue(self.name)
         self._informers: list[Informer] = []
+        self._subscriptions: list[Callable[[], Callable[[], None]]] = []
         self._removers: list[Callable[[], None]] = []
 
     def informer(
@@ -70,12 +72,13 @@ class Controller:
         label_selector: str = "",
         field_selector: str = "",
     ) -> Informer:
-        """Subscribe to the shared informer; the subscription ends with ``close``."""
+        """The shared informer. Its handlers join in ``run`` (a cache that is full calls them at once, when a constructor has not
+        yet made all they need) and leave with ``close``."""
         informer = self.ctx.informers.informer(resource, namespace, label_selector, field_selector)
         if informer not in self._informers:
             self._informers.append(informer)
         if on_add or on_update or on_delete:
-            self._removers.append(informer.add_handler(on_add, on_update, on_delete))
+            self._subscriptions.append(partial(informer.add_handler, on_add, on_update, on_delete))
         return informer
 
     def enqueue(self, obj: Obj) -> None:
@@ -86,6 +89,7 @@ class Controller:
 
     async def run(self) -> None:
         """Work until cancelled, once every cache has its first list."""
+        self._removers += [subscribe() for subscribe in self._subscriptions]
         for informer in self._informers:
             informer.start()
         for informer in self._informers:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from k3sd.apis import resources
 from k3sd.client.informer import InformerFactory
 from k3sd.config.settings import Settings
 from k3sd.controllers.base import Context, Controller
@@ -66,3 +67,25 @@ async def test_a_failing_controller_is_started_again_and_disturbs_no_other():
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert not Steady.alive
+
+
+async def test_controllers_find_caches_that_are_already_full(caplog: pytest.LogCaptureFixture):
+    """As after a restart: another controller's list has come, or this one failed and is started again."""
+    client = FakeClient(wall_clock)
+    informers = InformerFactory(client)
+    await client.create(resources.NODES, {"metadata": {"name": "n"}, "spec": {}})
+    pod = {"metadata": {"name": "p", "namespace": "x"}, "spec": {"nodeName": "n"}, "status": {"phase": "Succeeded"}}
+    await client.create(resources.PODS, pod, "x")
+    for resource in (resources.NODES, resources.PODS):
+        informer = informers.informer(resource)
+        informer.start()
+        await informer.wait_synced()
+    rows = [row for row in TABLE if row.alias in ("ttl", "podgc", "daemonset", "nodelifecycle", "taint-eviction", "nodeipam")]
+    task = asyncio.create_task(run(Context(client, informers, Settings(), wall_clock), rows))
+    await asyncio.sleep(1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await informers.stop()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+    [node] = client.all(resources.NODES)
+    assert node["metadata"]["annotations"] == {"node.alpha.kubernetes.io/ttl": "0"}
