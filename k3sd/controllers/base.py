@@ -72,8 +72,8 @@ class Controller:
         label_selector: str = "",
         field_selector: str = "",
     ) -> Informer:
-        """The shared informer. Its handlers join in ``run`` (a cache that is full calls them at once, when a constructor has not
-        yet made all they need) and leave with ``close``."""
+        """The shared informer. Its handlers join in ``run`` (a full cache calls them at once, when a constructor has not yet
+        made all they need) and leave with ``close``."""
         informer = self.ctx.informers.informer(resource, namespace, label_selector, field_selector)
         if informer not in self._informers:
             self._informers.append(informer)
