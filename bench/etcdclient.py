@@ -250,7 +250,8 @@ class EtcdClient:
         return ListResult(answer.header.revision, [_kv(kv) for kv in answer.kvs], answer.more, answer.count)
 
     async def watch(self, start: str, end: str) -> EtcdWatch:
-        create = etcdrpc.WatchCreateRequest(key=start.encode(), range_end=end.encode(), prev_kv=True)
+        after = await self.revision() + 1  # as kube-apiserver does; without, kine begins with the whole history
+        create = etcdrpc.WatchCreateRequest(key=start.encode(), range_end=end.encode(), start_revision=after, prev_kv=True)
         self._connection.watch(etcdrpc.WatchRequest(create_request=create).SerializeToString())
         return EtcdWatch(self._connection, await self._connection.created.get())
 
