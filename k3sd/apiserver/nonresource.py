@@ -124,7 +124,9 @@ class NonResource:
         if single:
             if single not in checks:
                 raise StatusError(404, "NotFound", "the server could not find the requested resource")
-            checks = {single: checks[single]}
+            # The root keeps reasons back, for everybody may ask it; who may ask a check by name may know.
+            problem = await checks[single]()
+            return text_answer(f"internal server error: {problem}\n", 500) if problem else text_answer("ok")
         pairs = parse_query_multi(query_text)
         excluded = {v for k, v in pairs if k == "exclude"}
         lines, failed = [], []

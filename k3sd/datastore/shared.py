@@ -212,7 +212,7 @@ class SharedStore(LogStore):
                 continue
             if failures:
                 logger.info("following the datastore again at revision %d", self._sequence.revision)
-                self.problem = self._behind = ""
+            self.problem = self._behind = ""
             failures = 0
             busy = self._shared.quiet_seconds / 16
             rest = busy if foreign else min(max(rest, busy) * 2, self._shared.quiet_seconds)
@@ -286,6 +286,8 @@ class SharedStore(LogStore):
     def _deliver(self, ops: list[Op], events: Sequence[Event], error: DatastoreError | None) -> None:
         errors = [error] if error is not None else [op.error for op in ops if isinstance(op.error, Unavailable)]
         self.problem = str(errors[0]) if errors else self._behind
+        if errors:
+            self._wake.set()  # the follower finds out when the database answers again, should nobody write until then
         self._sequence.add((event.kv.revision, event) for event in events)
         self._advance()
         for op in ops:

@@ -21,6 +21,7 @@ from k3sd.apiserver.registry import Registry
 from k3sd.apiserver.request import Decision, RequestContext, UserInfo
 from k3sd.apiserver.watchcache import WatchCache
 from k3sd.config.settings import Settings
+from k3sd.datastore.backend import Backend
 from k3sd.datastore.drivers.memory import MemoryLog
 from k3sd.datastore.drivers.sqlite import SqliteLog
 from k3sd.datastore.store import LogStore
@@ -124,11 +125,13 @@ class TestServer:
 
 
 @contextlib.asynccontextmanager
-async def run_server(folder: Path, store: str = "memory", *, load: bool = True, **options: Any) -> AsyncIterator[TestServer]:
-    """A server over a fresh store in ``folder``, start-up objects made."""
+async def run_server(
+    folder: Path, store: str = "memory", *, load: bool = True, backend: Backend | None = None, **options: Any
+) -> AsyncIterator[TestServer]:
+    """A server over a fresh store in ``folder``, or over ``backend``, start-up objects made."""
     make_certificate(folder)
-    log = MemoryLog() if store == "memory" else SqliteLog(folder / "state.db")
-    backend = LogStore(log)
+    if backend is None:
+        backend = LogStore(MemoryLog() if store == "memory" else SqliteLog(folder / "state.db"))
     await backend.start()
     cache = WatchCache(backend)
     await cache.start()
