@@ -20,6 +20,9 @@ from k3sd.controllers.objects import is_deleting, namespace_of
 
 SETTLE_SECONDS = 0.1
 """A burst of changes is counted once."""
+CREATED_SECONDS = 5.0
+"""What is created has been charged already. A count in the middle of a burst would miss what is charged and not stored yet, and
+hand its share out again; this one only corrects charges whose objects were never stored."""
 
 
 def resources_of(names: Iterable[str], known: Sequence[Resource]) -> set[Resource]:
@@ -66,7 +69,7 @@ class _Sink:
     def apply(self, type_: str, obj: Obj) -> None:
         resource = self._resource
         if type_ != "MODIFIED" or quotausage.charged_on_update(resource.group, resource.plural):
-            self._controller.recount(namespace_of(obj))
+            self._controller.recount(namespace_of(obj), CREATED_SECONDS if type_ == "ADDED" else SETTLE_SECONDS)
 
 
 class ResourceQuotaController(Controller):
@@ -80,10 +83,10 @@ class ResourceQuotaController(Controller):
         self._watches: dict[Resource, asyncio.Task[None]] = {}
         self.quotas = self.informer(resources.RESOURCEQUOTAS, self.enqueue, self.enqueue_update, self._quota_deleted)
 
-    def recount(self, namespace: str | None) -> None:
+    def recount(self, namespace: str | None, seconds: float = SETTLE_SECONDS) -> None:
         """Look at the quotas of a namespace (of all when None) soon."""
         for quota in self.quotas.list(namespace):
-            self.queue.add_after(object_key(quota), SETTLE_SECONDS)
+            self.queue.add_after(object_key(quota), seconds)
 
     def _quota_deleted(self, quota: Obj) -> None:
         self._drop_unused()

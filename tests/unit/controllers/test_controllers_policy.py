@@ -102,6 +102,9 @@ async def test_a_quota_follows_what_comes_and_goes():
         await h.create(resources.SECRETS, {"metadata": {"name": "s", "namespace": "other"}})
         await h.settle()
         used = h.only(resources.RESOURCEQUOTAS)["status"]["used"]
+        assert set(used.values()) == {"0"}, "admission has charged what is new: a count in a burst would undo that"
+        await h.settle(5)
+        used = h.only(resources.RESOURCEQUOTAS)["status"]["used"]
         assert used == {"pods": "1", "cpu": "300m", "count/deployments.apps": "1", "secrets": "0", "services.nodeports": "0"}
         await h.status(resources.PODS, one, phase="Succeeded")
         await h.settle()
