@@ -376,7 +376,7 @@ class SqliteLog:
         free = db.execute("PRAGMA freelist_count").fetchone()[0]
         pages = db.execute("PRAGMA page_count").fetchone()[0]
         if free > pages // 4 and free > 4 * VACUUM_PAGES and db.execute("PRAGMA auto_vacuum").fetchone()[0] == 2:
-            db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+            db.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")  # execute() would stop after the first page
 
     def maintain(self) -> None:
         """Move the log into the file without stopping the writer; stop it for a moment only if the log grew far too long."""

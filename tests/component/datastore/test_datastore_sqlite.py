@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import os
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -164,6 +167,77 @@ async def test_a_damaged_file_is_found_after_a_crash(tmp_path: Path) -> None:
     Path(f"{path}-wal").write_bytes(b"x" * 32)
     with pytest.raises(DatastoreError, match=r"damaged.*restore a backup"):
         await opened(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "a page lost", "a page of another file", "the header lost"])
+async def test_a_damaged_file_is_found_at_every_start_and_not_touched(damage: str, tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    await asyncio.gather(*(store.create(f"{PREFIX}{i}", os.urandom(2000)) for i in range(300)))
+    await store.stop()
+    path = state_db(tmp_path)
+    content = path.read_bytes()
+    middle = len(content) // 2 // 4096 * 4096
+    path.write_bytes(
+        {
+            "truncated": content[:middle],
+            "a page lost": content[:middle] + bytes(4096) + content[middle + 4096 :],
+            "a page of another file": content[:4096] + os.urandom(4096) + content[8192:],
+            "the header lost": bytes(4096) + content[4096:],
+        }[damage]
+    )
+    before = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in path.parent.iterdir()}
+    with pytest.raises(DatastoreError, match=r"restore a backup with 'k3sd datastore restore FILE'"):
+        await opened(tmp_path)
+    assert {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in path.parent.iterdir()} == before
+
+
+async def test_a_large_file_is_checked_beside_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("k3sd.datastore.drivers.sqlite.QUICK_CHECK_BYTES", 0)
+    store = await opened(tmp_path)
+    await asyncio.gather(*(store.create(f"{PREFIX}{i}", os.urandom(2000)) for i in range(300)))
+    await store.stop()
+    path = state_db(tmp_path)
+    content = path.read_bytes()
+    with sqlite3.connect(path) as db:
+        root = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'kine_id_deleted_index'").fetchone()[0]
+    db.close()
+    path.write_bytes(content[: (root - 1) * 4096 + 100] + os.urandom(200) + content[(root - 1) * 4096 + 300 :])
+    store = await opened(tmp_path)
+    with contextlib.suppress(DatastoreError):
+        await store.create(f"{PREFIX}new", b"")
+    await store.stop()
+    assert "is damaged" in caplog.text
+
+
+async def test_free_pages_go_back_to_the_file_system(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    revisions = await asyncio.gather(*(store.create(f"{PREFIX}{i}", os.urandom(20_000)) for i in range(400)))
+    await asyncio.gather(*(store.delete(f"{PREFIX}{i}", r) for i, r in enumerate(revisions)))
+    await asyncio.gather(*(store.create(f"/registry/y/{i}", b"") for i in range(KEEP_REVISIONS + 10)))
+    size = state_db(tmp_path).stat().st_size
+    revision = await store.revision() - KEEP_REVISIONS - 5
+    for target in range(revision - 5, revision + 1):
+        await store.compact(target)
+    await store.stop()
+    store = await opened(tmp_path)
+    assert state_db(tmp_path).stat().st_size <= size - 4 * 256 * 4096
+    await store.stop()
+
+
+async def test_a_clock_that_jumps_ends_no_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await opened(tmp_path)
+    await store.create(f"{PREFIX}a", b"", lease_seconds=3600)
+    watch = store.watch(PREFIX, prefix_end(PREFIX))
+    real = time.time
+    for jump in (-(10**8), 10**8):
+        monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
+        await store.create(f"{PREFIX}b", b"", lease_seconds=1)
+        async with asyncio.timeout(10):
+            assert (await anext(watch))[0].created and (await anext(watch))[0].deleted
+    assert (await store.get(f"{PREFIX}a"))[1] is not None
+    await store.stop()
 
 
 async def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
