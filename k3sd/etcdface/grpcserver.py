@@ -1,4 +1,4 @@
-"""A gRPC server on asyncio: HTTP/2 as far as gRPC needs it, a fifth of the CPU time that grpc.aio takes for a call.
+"""A gRPC server on asyncio: HTTP/2 as far as gRPC needs it, a fifth of the CPU time that grpcio takes for a call.
 
 A connection is one protocol object; a call is one stream of it and one task. What one turn of the event loop answers leaves
 in one write. Memory is bounded: a peer that does not read is not read from, and the connection's window opens again only when a

@@ -105,7 +105,9 @@ async def test_json_patch_with_variables_and_conditions(client: InProcessClient)
     )
     assert (await make(client, {"x": "1"}))["metadata"]["labels"] == {"n": "m", "a/b": "2"}
     assert "labels" not in (await make(client, {"x": "1"}, "other"))["metadata"]
-    with pytest.raises(StatusError, match=r"MutatingAdmissionPolicy 'p' with binding 'p' denied request: JSON Patch: .*/data/x"):
+    with pytest.raises(
+        StatusError, match=r"MutatingAdmissionPolicy 'p' with binding 'p' denied request: JSON Patch: .*/data/x"
+    ):
         await make(client, {"x": "9"}, "fails")
 
 

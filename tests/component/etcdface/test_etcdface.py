@@ -11,16 +11,19 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from socket import socket as new_socket
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from datastore_certificates import authority
+from datastore_servers import free_port
 
 from k3sd.datastore import etcdrpc, open_backend
 from k3sd.datastore.backend import Backend, DatastoreError
 from k3sd.datastore.mvcc import KEEP_REVISIONS
-from k3sd.etcdface.server import EtcdFace
+from k3sd.etcdface.server import EtcdFace, ServerTLS
 
 A = b"/registry/x/a"
 
@@ -369,9 +372,51 @@ async def test_status_and_members(call: Call) -> None:
 
 
 async def test_a_listener_that_cannot_be(backend: Backend, tmp_path: Path) -> None:
-    for listen, text in (("tcp://x", "write unix:///path"), ("https://127.0.0.1:0", "a certificate and a key are needed")):
-        with pytest.raises(DatastoreError, match=text):
-            await EtcdFace(backend, listen).start()
+    (tmp_path / "text").write_text("no certificate")
+    text_tls = ServerTLS(str(tmp_path / "text"), str(tmp_path / "text"))
+    with new_socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for listen, tls, text in (
+            ("tcp://x", None, "write unix:///path"),
+            ("https://127.0.0.1:0", None, "a certificate and a key are needed"),
+            ("https://127.0.0.1:0", ServerTLS("/none.crt", "/none.key"), "cannot read .*No such file"),
+            ("https://127.0.0.1:0", text_tls, "cannot use .*text"),
+            ("http://127.0.0.1", None, "the port is missing"),
+            (f"http://127.0.0.1:{port}", None, f"cannot listen on 'http://127.0.0.1:{port}': .*in use"),
+            (f"unix://{tmp_path}/none/sock", None, "No such file or directory"),
+        ):
+            with pytest.raises(DatastoreError, match=text):
+                await EtcdFace(backend, listen, tls).start()
+
+
+async def test_clients_need_a_certificate_of_the_named_authority(backend: Backend, tmp_path: Path) -> None:
+    for name in ("etcd", "other"):
+        authority(tmp_path, name)
+    port = free_port()
+    files = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path) if name.startswith(("etcd", "other"))}
+    tls = ServerTLS(str(tmp_path / "etcd.crt"), str(tmp_path / "etcd.key"), str(tmp_path / "etcd-ca.crt"))
+    face = EtcdFace(backend, f"https://127.0.0.1:{port}", tls)
+    await face.start()
+
+    async def ask(channel: grpc.aio.Channel) -> Any:
+        method = channel.unary_unary(etcdrpc.path("Maintenance", "Status"), None, etcdrpc.StatusResponse.FromString)
+        return await method(b"", timeout=5)
+
+    def secure(ca: str, name: str) -> grpc.aio.Channel:
+        pair = (files[f"{name}.key"], files[f"{name}.crt"]) if name else (None, None)
+        return grpc.aio.secure_channel(f"127.0.0.1:{port}", grpc.ssl_channel_credentials(files[ca], *pair))
+
+    async with secure("etcd-ca.crt", "etcd") as channel:
+        assert (await ask(channel)).version
+    plain = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+    for refused in (secure("etcd-ca.crt", ""), secure("etcd-ca.crt", "other"), secure("other-ca.crt", "etcd"), plain):
+        async with refused:
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await ask(refused)
+            assert failed.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    await face.stop()
 
 
 async def etcdctl(socket: str, *args: str, stdin: bytes = b"") -> str:
@@ -424,8 +469,6 @@ async def test_etcdctl(socket: str) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # its watch thread outlives close()
 async def test_pythons_etcd3(backend: Backend) -> None:
     etcd3 = pytest.importorskip("etcd3")
-    from socket import socket as new_socket
-
     with new_socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
