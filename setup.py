@@ -24,6 +24,7 @@ setup(
         "cryptography",
         "dnslib",
         "grpcio",
+        "hpack",
         "prometheus-client",
         "protobuf",
         "pyjwt",

@@ -21,6 +21,7 @@ from k3sd.etcdface.frames import (
     FIRST_WINDOW,
     GOAWAY,
     HEAD,
+    HEADER_TABLE_SIZE,
     HEADERS,
     INITIAL_WINDOW_SIZE,
     MAX_WINDOW,
@@ -33,7 +34,7 @@ from k3sd.etcdface.frames import (
     WORD,
     frame,
 )
-from k3sd.etcdface.hpack import Decoder, literal
+from k3sd.etcdface.headers import Decoder, literal
 
 SMALL = 500
 """Bytes below which a WatchResponse holds no event of ours."""
@@ -67,7 +68,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
-        settings = frame(SETTINGS, 0, 0, SETTING.pack(INITIAL_WINDOW_SIZE, MAX_WINDOW))
+        settings = frame(SETTINGS, 0, 0, SETTING.pack(HEADER_TABLE_SIZE, 0) + SETTING.pack(INITIAL_WINDOW_SIZE, MAX_WINDOW))
         transport.write(PREFACE + settings + frame(WINDOW_UPDATE, 0, 0, WORD.pack(MAX_WINDOW - FIRST_WINDOW)))
 
     def connection_lost(self, error: Exception | None) -> None:

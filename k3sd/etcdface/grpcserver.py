@@ -58,7 +58,7 @@ from k3sd.etcdface.frames import (
     unpadded,
     word,
 )
-from k3sd.etcdface.hpack import Decoder, Fields, HeaderError, literal
+from k3sd.etcdface.headers import MAX_HEADER_BYTES, Decoder, Fields, HeaderError, literal
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,6 @@ STREAM_WINDOW = MAX_MESSAGE_BYTES + (1 << 20)
 """A message and what follows it fit, so a unary call never waits for the window."""
 CONNECTION_WINDOW = 2 * STREAM_WINDOW
 MAX_STREAMS = 1000
-MAX_HEADER_BYTES = 64 << 10
 BACKLOG = 128
 CREDIT_BYTES = 1 << 20
 """Read of a streaming call before its window is opened again."""

@@ -33,7 +33,7 @@ from k3sd.etcdface.frames import (
     frame,
 )
 from k3sd.etcdface.grpcserver import GrpcServer
-from k3sd.etcdface.hpack import Decoder, literal
+from k3sd.etcdface.headers import Decoder, literal
 
 
 class Service:

@@ -27,6 +27,7 @@ PACKAGE_OF = {
     "etcd3": "python3-etcd3",
     "google": "python3-protobuf",
     "grpc": "python3-grpcio",
+    "hpack": "python3-hpack",
     "jwt": "python3-jwt",
     "multidict": "python3-aiohttp",
     "MySQLdb": "python3-mysqldb",
