@@ -10,7 +10,7 @@ class Resource:
     """A served resource, compared and hashed by identity (it is the key of every per-request lookup; a field-wise hash costs
     microseconds). ``subresources`` are the rows below it; ``type_name`` is the schema definition
     (``io.k8s.api.core.v1.Pod``). Two rows may share one store (events and events.k8s.io, autoscaling/v1 and v2): which row is
-    the stored one, and the conversion, is the API server's business."""
+    the stored one, and the conversion, is the API server's business. ``deprecation`` is the warning every answer carries."""
 
     group: str
     version: str
@@ -23,6 +23,7 @@ class Resource:
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     subresources: tuple[Subresource, ...] = ()
+    deprecation: str = ""
 
     @property
     def api_version(self) -> str:

@@ -54,6 +54,7 @@ def _row(
     short: str = "",
     categories: str = "",
     verbs: tuple[str, ...] = _CRUD,
+    deprecation: str = "",
 ) -> Resource:
     group, version = _split(group_version)
     return Resource(
@@ -68,6 +69,7 @@ def _row(
         tuple(short.split()),
         tuple(categories.split()),
         tuple(_sub(group_version, kind, text) for text in subs.split()),
+        f"{version} {kind} is deprecated in {deprecation}" if deprecation else "",
     )
 
 
@@ -87,9 +89,11 @@ _POD_SUBS = (
 )
 
 BINDINGS = _row(_C, "bindings", "Binding", verbs=_CREATE)
-COMPONENTSTATUSES = _row(_C, "componentstatuses", "ComponentStatus", cluster=True, short="cs", verbs=("get", "list"))
+COMPONENTSTATUSES = _row(
+    _C, "componentstatuses", "ComponentStatus", cluster=True, short="cs", verbs=("get", "list"), deprecation="v1.19+"
+)
 CONFIGMAPS = _row(_C, "configmaps", "ConfigMap", short="cm")
-ENDPOINTS = _row(_C, "endpoints", "Endpoints", short="ep")
+ENDPOINTS = _row(_C, "endpoints", "Endpoints", short="ep", deprecation="v1.33+; use discovery.k8s.io/v1 EndpointSlice")
 EVENTS = _row(_C, "events", "Event", short="ev")
 LIMITRANGES = _row(_C, "limitranges", "LimitRange", short="limits")
 NAMESPACES = _row(

@@ -71,7 +71,7 @@ def _answerer(server: APIServer, headers: Any, certificate: bytes | None) -> Cal
         if not info.is_resource or info.subresource or info.verb not in ("get", "list"):
             return None
         resource = find(info.group, info.version, info.plural)
-        if resource is None or (resource, "") in registry.handlers or info.verb not in resource.verbs:
+        if resource is None or resource.deprecation or (resource, "") in registry.handlers or info.verb not in resource.verbs:
             return None
         if bool(info.namespace) != resource.namespaced and (info.verb == "get" or info.namespace):
             return None  # namespaces themselves, or a path that does not exist

@@ -216,6 +216,8 @@ class APIServer:
             info.path,
             user_agent=request.headers.get("User-Agent", ""),
         )
+        if resource.deprecation:
+            ctx.warnings.append(resource.deprecation)
         if query:
             ctx.field_manager = query.get("fieldManager", "")
             ctx.field_selector = query.get("fieldSelector", "")
@@ -250,17 +252,17 @@ class APIServer:
             rendering.check(ep, media)
             include = check_include(query.get("includeObject", "")) if media.convert == "Table" else ""
             if virtual:
-                return rendering.object_answer(ep, await self.registry.handle(ctx, "get", None), media)
+                return rendering.object_answer(ep, await self.registry.handle(ctx, "get", None), media, 200, warnings(ctx))
             if verb != "watch" and media.plain and not virtual:
                 fastpath.remember(self, request, media)
             if verb == "get":
                 item = await self.registry.fetch(ctx, query.get("resourceVersion", ""))
-                return rendering.object_answer(ep, item, media, include=include)
+                return rendering.object_answer(ep, item, media, 200, warnings(ctx), include)
             options = ListOptions.from_query(query, verb == "watch")
             if verb == "watch" and info.name and options.fields is None:
                 options.select("", f"metadata.name={info.name}")  # the legacy /api/v1/watch/.../pods/NAME
             if verb == "list":
-                return rendering.list_answer(await self.registry.list(ctx, options), media, include=include)
+                return rendering.list_answer(await self.registry.list(ctx, options), media, warnings(ctx), include)
             return await self._watch(request, ctx, ep, options, media, include)
         with self._limits.limit():
             return await self._write(request, ctx, ep, verb, query)

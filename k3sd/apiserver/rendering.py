@@ -74,9 +74,9 @@ def object_answer(
 
 def convert_object(ep: Endpoint, obj: Obj, media: MediaType, include: str) -> Obj:
     if media.convert == "Table":
-        return tables.table(
-            ep.resource, [obj], {"resourceVersion": obj["metadata"].get("resourceVersion", "")}, media.version, include
-        )
+        objects = obj["items"] if obj.get("kind") == f"{ep.resource.kind}List" else [obj]
+        meta = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
+        return tables.table(ep.resource, objects, meta, media.version, include)
     if media.convert == "PartialObjectMetadata":
         return partial(obj, media.version)
     raise not_acceptable(NOT_ACCEPTABLE)

@@ -66,7 +66,7 @@ class ImageManager:
         if policy != "Always":
             found = await self._inspect(name, event)
             if found is not None:
-                event("Normal", "Pulled", f'Container image "{name}" already present on machine')
+                event("Normal", "Pulled", f'Container image "{name}" already present on machine and can be accessed by the pod')
                 return found
         if policy == "Never":
             message = f'Container image "{name}" is not present with pull policy of Never'

@@ -143,7 +143,6 @@ class ComponentStatuses(Handler):
     """Deprecated upstream; says whether the datastore answers, for clients that still ask (``kubectl get cs``)."""
 
     async def get(self, ctx: RequestContext, namespace: str, name: str) -> Obj:
-        ctx.warnings.append("v1 ComponentStatus is deprecated in v1.19+")
         try:
             await self.registry.backend.revision()
             condition = {"type": "Healthy", "status": "True", "message": "ok"}

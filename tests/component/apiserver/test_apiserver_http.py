@@ -177,6 +177,19 @@ async def test_unknown_fields(http: Http, mode: str, code: int, warned: bool) ->
         assert answer["message"].endswith('strict decoding error: unknown field "unknown"')
 
 
+async def test_deprecated_kinds_say_so_in_every_answer(http: Http) -> None:
+    text = '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'
+    path = "/api/v1/namespaces/default/endpoints"
+    created = await http("POST", path, {"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "e"}})
+    answers = [created] + [await http("GET", p) for p in (path, f"{path}/e", path, f"{path}/e")]
+    assert [headers.getall("Warning") for _, headers, _ in answers] == [[text]] * 5
+    _, headers, answer = await http(
+        "GET", "/api/v1/componentstatuses", headers={"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+    )
+    assert headers["Warning"] == '299 - "v1 ComponentStatus is deprecated in v1.19+"'
+    assert [row["cells"] for row in answer["rows"]] == [["etcd-0", "Healthy", "ok", ""]]
+
+
 async def test_duplicate_fields(http: Http) -> None:
     text = '{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"},"data":{"k":"1","k":"2"}}'
     status, _, body = await http(

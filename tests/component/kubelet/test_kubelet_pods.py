@@ -145,6 +145,8 @@ async def test_pod_runs_and_is_deleted(node: Node) -> None:
     await node.wait_gone("plain")
     await node.kubelet.recorder.flush()
     assert node.reasons("plain") == ["Pulled", "Created", "Started", "Killing"]
+    pulled = f'Container image "{BUSYBOX_IMAGE}" already present on machine and can be accessed by the pod'
+    assert [e["message"] for e in node.api.objects[resources.EVENTS].values() if e["reason"] == "Pulled"] == [pulled]
     await eventually(lambda: not node.kubelet.workers.pods())
     assert not logs.exists() and not link.is_symlink()
     assert not node.layout.pod_dir(pod["metadata"]["uid"]).exists()
