@@ -227,7 +227,7 @@ def build_annotations(settings: Settings) -> dict[str, str]:
 
 
 def build_images(images: Sequence[Any]) -> list[Obj]:
-    """The largest ones, as ``status.images``."""
-    largest = sorted(images, key=lambda i: i.size, reverse=True)[:MAX_IMAGES]
+    """The largest ones, as ``status.images``; the same list however the runtime orders them."""
+    largest = sorted(images, key=lambda i: (i.size, i.id), reverse=True)[:MAX_IMAGES]
     rows = [([*i.repo_digests, *i.repo_tags][:MAX_IMAGE_NAMES], int(i.size)) for i in largest]
     return [{"names": names, "sizeBytes": size} for names, size in rows if names]

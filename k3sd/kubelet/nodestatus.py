@@ -1,7 +1,7 @@
-"""This machine's Node object: registration, capacity, conditions, addresses, and the heartbeat lease.
+"""This machine's Node object: registration, capacity, conditions, addresses, images, and the heartbeat lease.
 
-Conditions are looked at every 10 seconds and written when they change, else every 5 minutes; the lease is the only periodic
-write. Source: Kubernetes 1.36 ``pkg/kubelet/kubelet_node_status.go``, ``nodestatus/setters.go``; K3s 1.36
+Conditions and images are looked at every 10 seconds and written when they change, else every 5 minutes; the lease is the only
+periodic write. Source: Kubernetes 1.36 ``pkg/kubelet/kubelet_node_status.go``, ``nodestatus/setters.go``; K3s 1.36
 ``pkg/agent/run.go``, ``pkg/cloudprovider``.
 """
 
@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 from k3sd import KUBERNETES_VERSION
 from k3sd.apimachinery import timefmt
@@ -238,14 +237,15 @@ class NodeStatus:
             "addresses": build_addresses(self._settings),
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self._port}},
             "nodeInfo": info,
-            "images": build_images(await self._images()),
+            "images": await self._images() or [],
         }
 
-    async def _images(self) -> list[Any]:
+    async def _images(self) -> list[Obj] | None:
+        """As ``status.images``; None when the runtime does not say."""
         try:
-            return await self._cri.list_images()
+            return build_images(await self._cri.list_images())
         except CRIError:
-            return []
+            return None
 
     async def _report(self, health: Health) -> None:
         """Write the whole status. Conditions of others stay: the patch merges by type."""
@@ -279,6 +279,10 @@ class NodeStatus:
             k not in (status.get("allocatable") or {}) for k in capacity
         )
 
+    async def _has_other_images(self) -> bool:
+        images = await self._images()
+        return images is not None and images != ((self.node.get("status") or {}).get("images") or [])
+
     async def _report_forever(self) -> None:
         impatience = FIRST_CHECK_SECONDS
         while True:
@@ -295,7 +299,9 @@ class NodeStatus:
                 await self._register()
                 continue
             health = await self._check()
-            if time.monotonic() - self._reported_at < REPORT_SECONDS and not self._is_changed(health):
+            if time.monotonic() - self._reported_at < REPORT_SECONDS and not (
+                self._is_changed(health) or await self._has_other_images()
+            ):
                 continue
             try:
                 await self._report(health)

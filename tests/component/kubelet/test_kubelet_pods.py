@@ -15,9 +15,13 @@ import pytest
 
 from k3sd.apimachinery.defaults import apply_defaults
 from k3sd.apis import resources
+from k3sd.config.paths import Paths
 from k3sd.config.settings import Settings
+from k3sd.kubelet.imageimport import ImageImporter
 from k3sd.kubelet.kubelet import Kubelet
 from k3sd.kubelet.layout import Layout
+from k3sd.kubelet.ociarchive import File, build_archive
+from k3sd.lib.inotify import DirectoryEvents
 from tests.component.kubelet.conftest import BUSYBOX_IMAGE, Runtime
 from tests.fakes.podapi import FakeAPI, eventually
 
@@ -421,6 +425,24 @@ async def test_node_object(node: Node) -> None:
     ]
     assert any(BUSYBOX_IMAGE in image["names"] for image in status["images"])
     await node.api.wait_for(resources.LEASES, "kube-node-lease", "node1", lambda o: o["spec"]["holderIdentity"] == "node1", 10)
+
+
+async def test_images_that_come_and_go_are_shown(node: Node) -> None:
+    name = "docker.io/library/k3sd-test-late:1"
+    importer = ImageImporter(node.kubelet.cri, "overlayfs", Paths(node.layout.root), DirectoryEvents())
+    images = Paths(node.layout.root).images
+    images.mkdir(parents=True)
+
+    def is_shown(obj: Obj) -> bool:
+        return any(name in image["names"] for image in obj["status"]["images"])
+
+    (images / "late.tar").write_bytes(build_archive(name, {"file": File(b"late")}, {"Cmd": ["/file"]}))
+    await importer.import_directory()
+    node.kubelet.node_status.check_now()
+    await node.api.wait_for(resources.NODES, "", "node1", is_shown, 20)
+    await node.kubelet.cri.remove_image(name)
+    node.kubelet.node_status.check_now()
+    await node.api.wait_for(resources.NODES, "", "node1", lambda o: not is_shown(o), 20)
 
 
 async def test_resources_of_others_become_allocatable(node: Node) -> None:

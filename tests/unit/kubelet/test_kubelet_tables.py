@@ -453,6 +453,17 @@ def test_foreign_resources_stay() -> None:
     assert nodeobject.merge_resources({"cpu": "1"}, {"cpu": "9", "a.b/c": "3"}) == {"cpu": "1", "a.b/c": "3"}
 
 
+def test_images_are_listed_in_one_order() -> None:
+    class Image:
+        def __init__(self, number: int, size: int) -> None:
+            self.id, self.size, self.repo_digests, self.repo_tags = f"sha256:{number}", size, (), (f"image:{number}",)
+
+    images = [Image(1, 10), Image(2, 10), Image(3, 20)]
+    shown = nodeobject.build_images(images)
+    assert [row["names"] for row in shown] == [["image:3"], ["image:2"], ["image:1"]]
+    assert nodeobject.build_images(images[::-1]) == shown
+
+
 def test_condition_times() -> None:
     old = nodeobject.build_conditions(nodeobject.Health("starting"), [], "t0")
     new = nodeobject.build_conditions(nodeobject.Health(), old, "t1")
