@@ -70,7 +70,7 @@ Info @io.k8s.apimachinery.pkg.version
   minCompatibilityMinor - string
   minor! - string
   platform! - string
-IntOrString = string:int-or-string @io.k8s.apimachinery.pkg.util.intstr # A number, or a text such as 25% or a port's name.
+IntOrString = string:int-or-string @io.k8s.apimachinery.pkg.util.intstr # A number, or text: a percentage or the name of a port.
 LabelSelector atomic # Chooses objects by their labels. Empty chooses all.
   matchLabels 1 {}string # Labels the objects must have.
   matchExpressions 2 []LabelSelectorRequirement atomic # Conditions that must all hold.
