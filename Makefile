@@ -23,11 +23,12 @@ stop: ## (root) stop the server and its pods; the data stays
 test: ## (root) install what the tests need and run all of them
 	@sh scripts/test.sh $(TESTS)
 
-bench: ## (root) measure every line of the budget
-	@$(PYTHON) -m bench
+bench: ## (root) measure every line of the budget; PEER_K3S=FILE, PEER_KUBE_APISERVER=FILE measure those beside it
+	@$(PYTHON) -m bench $(if $(PEER_K3S),--peer-k3s $(PEER_K3S)) \
+	  $(if $(PEER_KUBE_APISERVER),--peer-kube-apiserver $(PEER_KUBE_APISERVER))
 
-bench-datastore: ## measure every store driver and the etcd face
-	@$(PYTHON) -m bench.datastore
+bench-datastore: ## measure every store driver and the etcd face; PEER_KINE=FILE measures kine beside it
+	@$(PYTHON) -m bench.datastore $(if $(PEER_KINE),--peer-kine $(PEER_KINE))
 
 robustness: ## break the stores in every way for a while and check that nothing was lost
 	@K3SD_ROBUSTNESS_SECONDS=20 $(PYTHON) -m pytest tests/robustness -q

@@ -1,8 +1,9 @@
 """``make bench``: every line of the budget, for k3sd and, in the same run, for a peer's binary where one is given.
 
-    python3 -m bench [--peer-k3s /path/to/k3s] [--only LINE ...] [--idle-seconds 60]
+    python3 -m bench [--peer-k3s FILE] [--peer-kube-apiserver FILE] [--only LINE ...] [--idle-seconds 60]
 
 Needs root, wrk and kubectl. Each server runs on a machine of its own (namespaces), load goes over its loopback.
+A kube-apiserver is no whole server: it and our API server are measured alone, each on its store, by ``bench.apiserver``.
 """
 
 from __future__ import annotations
@@ -213,6 +214,7 @@ LINES = ("idle", "pods", "restart", "api")
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description="print the figures of the budget, one a line")
     parser.add_argument("--peer-k3s", metavar="BINARY", help="a K3s binary to measure in the same run")
+    parser.add_argument("--peer-kube-apiserver", metavar="BINARY", help="a kube-apiserver to measure in the same run")
     parser.add_argument("--only", action="append", choices=LINES, help="only these groups")
     parser.add_argument("--idle-seconds", type=float, default=60.0)
     options = parser.parse_args()
@@ -245,6 +247,9 @@ def main() -> int:
                 measure(Bench("k3s", peer, lambda: [peer.parent_pid()]), only, options.idle_seconds)
             finally:
                 machine.close()
+    if options.peer_kube_apiserver:
+        argv = [sys.executable, "-m", "bench.apiserver", "--peer-kube-apiserver", options.peer_kube_apiserver]
+        subprocess.run(argv, cwd=ROOT, check=True)
     return 0
 
 

@@ -1,11 +1,9 @@
-#!/usr/bin/python3
 """Load on the API server alone: creates/s, GET/s, LIST/s with eight connections, and the server's CPU time a request.
 
 Starts a server process on the sqlite store in a temporary folder and drives it over TLS from this process. The CPU figures do
 not depend on what else the machine does; the rates do.
 
-    /usr/bin/python3 bench/apiserver.py [--seconds 3] [--store sqlite|memory] [--profile FILE]
-                                        [--peer-kube-apiserver FILE]
+    python3 -m bench.apiserver [--seconds 3] [--store sqlite|memory] [--profile FILE] [--peer-kube-apiserver FILE]
 
 A kube-apiserver, where its binary is given, is measured in the same run by the same client, on one etcd of the distribution.
 """
@@ -25,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 TICKS = os.sysconf("SC_CLK_TCK")
 CONNECTIONS = 8
 TOKEN = "secret-of-the-test"
@@ -195,8 +192,19 @@ def main() -> None:
         asyncio.run(serve(Path(arguments.serve), arguments.store, arguments.profile))
         return
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--serve", folder, "--store", arguments.store, "--profile", arguments.profile]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = [
+            sys.executable,
+            "-m",
+            "bench.apiserver",
+            "--serve",
+            folder,
+            "--store",
+            arguments.store,
+            "--profile",
+            arguments.profile,
+        ]
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        print("k3sd's API server with SQLite", flush=True)
         assert process.stdout is not None and process.stdin is not None
         try:
             port = int(process.stdout.readline())
