@@ -51,7 +51,7 @@ def rows(loaded: Loaded, settings: Settings | None) -> list[tuple[str, str | lis
     """``(name, value, origin)``; defaults that depend on the machine are shown as they came out, where they did."""
     result: list[tuple[str, str | list[str], str]] = []
     for value in explain(loaded):
-        name, origin = value.option.name, value.origin
+        name, origin = value.option.name, value.origins
         if settings is not None and not value.explicit and name in DERIVED:
             result.append((name, DERIVED[name](settings), "derived"))
         elif value.option.kind == "list" and not value.option.secret:

@@ -39,6 +39,14 @@ class Value:
     origin: str
     explicit: bool
     """False for the built-in default."""
+    places: tuple[str, ...] = ()
+    """Where each item of a list came from."""
+
+    @property
+    def origins(self) -> str:
+        """Every place the value came from, one a file."""
+        first = {place.rpartition(":")[0] or place: place for place in reversed(self.places)}
+        return ", ".join(reversed(first.values())) or self.origin
 
     @property
     def shown(self) -> str:
@@ -64,8 +72,12 @@ class Loaded:
     problems: tuple[Problem, ...]
     """Fatal ones and warnings."""
 
-    def origin(self, name: str) -> str:
-        return self.values[name].origin
+    def origin(self, name: str, item: str = "") -> str:
+        """Where the value came from, or one item of a list."""
+        value = self.values[name]
+        if isinstance(value.value, tuple) and item in value.value:
+            return value.places[value.value.index(item)]
+        return value.origin
 
     def text(self, name: str) -> str:
         value = self.values[name].value
@@ -299,6 +311,7 @@ def _value(
     if option.deprecated:
         problems.append(Problem(origin, f"{option.name} is deprecated", option.deprecated, fatal=False))
     parsed: list[str] = []
+    places: list[str] = []
     single: Parsed = None
     for where, text in texts:
         if option.kind == "list":
@@ -306,6 +319,7 @@ def _value(
                 parsed.extend(part.strip() for part in text.split(",") if part.strip())
             elif text:
                 parsed.append(text)
+            places += [where] * (len(parsed) - len(places))
         else:
             before = len(problems)
             single = _parse(option, where, text, problems)
@@ -316,7 +330,7 @@ def _value(
         return Value(option, single, origin, True)
     if parsed and option.needs:
         problems.append(Problem(origin, _refusal(option, ",".join(parsed)), option.needs))
-    return Value(option, tuple(parsed), origin, True)
+    return Value(option, tuple(parsed), origin, True, tuple(places))
 
 
 def _is_meant(option: Option, where: str) -> bool:

@@ -146,8 +146,8 @@ class _Resolver:
     def problem(self, where: str, what: str, remedy: str, fatal: bool = True) -> None:
         self.problems.append(Problem(where, what, remedy, fatal))
 
-    def origin(self, name: str) -> str:
-        origin = self.loaded.origin(name)
+    def origin(self, name: str, item: str = "") -> str:
+        origin = self.loaded.origin(name, item)
         return f"--{name}" if origin == "default" else origin
 
     def is_set(self, name: str) -> bool:
@@ -161,7 +161,9 @@ class _Resolver:
                 result.append(parse(text))
             except ValueError as error:
                 self.problem(
-                    self.origin(name), f"{name} is {text!r}, which is no {noun} ({error})", f"write one such as {example}"
+                    self.origin(name, text),
+                    f"{name} is {text!r}, which is no {noun} ({error})",
+                    f"write one such as {example}",
                 )
         return result
 
@@ -289,7 +291,9 @@ class _Resolver:
             name = text.lower()
             if not _is_host(name.removeprefix("*.")):
                 self.problem(
-                    self.origin("tls-san"), f"tls-san {text!r} is no host name or address", "write one such as k3s.example.com"
+                    self.origin("tls-san", text),
+                    f"tls-san {text!r} is no host name or address",
+                    "write one such as k3s.example.com",
                 )
             names.append(name)
         return tuple(dict.fromkeys(names))
@@ -297,7 +301,7 @@ class _Resolver:
     def host_names(self, name: str) -> tuple[str, ...]:
         for text in self.loaded.items(name):
             if not _is_subdomain(text):
-                self.problem(self.origin(name), f"{name} {text!r} is no host name", "write one such as node1.example.com")
+                self.problem(self.origin(name, text), f"{name} {text!r} is no host name", "write one such as node1.example.com")
         return self.loaded.items(name)
 
     def domain(self, name: str) -> str:
@@ -428,7 +432,7 @@ class _Resolver:
         for text in self.loaded.items(name):
             key, equals, value = text.partition("=")
             if not equals or not _is_label_key(key) or (value and not _is_label_value(value)):
-                self.problem(self.origin(name), f"{name} {text!r} is no label", "write key=value, such as disk=ssd")
+                self.problem(self.origin(name, text), f"{name} {text!r} is no label", "write key=value, such as disk=ssd")
         return self.loaded.items(name)
 
     def taints(self, name: str) -> tuple[str, ...]:
@@ -438,7 +442,9 @@ class _Resolver:
             if effect not in _TAINT_EFFECTS or not _is_label_key(key) or (value and not _is_label_value(value)):
                 effects = ", ".join(_TAINT_EFFECTS)
                 self.problem(
-                    self.origin(name), f"{name} {text!r} is no taint", f"write key=value:EFFECT with EFFECT one of {effects}"
+                    self.origin(name, text),
+                    f"{name} {text!r} is no taint",
+                    f"write key=value:EFFECT with EFFECT one of {effects}",
                 )
         return self.loaded.items(name)
 
@@ -470,11 +476,12 @@ class _Resolver:
         for name in names:
             if name not in self.loaded.values:
                 continue
-            parsed, problems = parse_component_args(name, self.loaded.items(name), self.origin(name))
-            self.problems.extend(problems)
-            self.problems.extend(check_component_args(names[0], parsed, self.origin(name)))
-            for key, values in parsed.items():
-                result[key] = result.get(key, ()) + values
+            for item in self.loaded.items(name):
+                parsed, problems = parse_component_args(name, [item], self.origin(name, item))
+                self.problems.extend(problems)
+                self.problems.extend(check_component_args(names[0], parsed, self.origin(name, item)))
+                for key, values in parsed.items():
+                    result[key] = result.get(key, ()) + values
         return result
 
     def systemd_cgroup(self) -> bool:

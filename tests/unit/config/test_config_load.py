@@ -113,6 +113,10 @@ class TestPrecedence:
         assert loaded.items("node-label") == ("z=1",)
         assert [Path(file).name for file in loaded.files] == ["config.yaml", "10-a.YAML", "20-b.yml"]
         assert loaded.problems == ()
+        main, first, second = loaded.files
+        assert loaded.values["tls-san"].origins == f"{main}:1, {first}:2, {second}:2"
+        assert [loaded.origin("tls-san", item) for item in "abc"] == [f"{main}:1", f"{first}:2", f"{second}:2"]
+        assert loaded.values["node-taint"].origins == f"{first}:1"
 
     def test_environment_names_the_file_even_against_the_flag(self, tmp_path: Path) -> None:
         (tmp_path / "other.yaml").write_text("node-name: other\n")
