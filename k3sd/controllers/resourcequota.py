@@ -20,9 +20,9 @@ from k3sd.controllers.objects import is_deleting, namespace_of
 
 SETTLE_SECONDS = 0.1
 """A burst of changes is counted once."""
-CREATED_SECONDS = 5.0
-"""What is created has been charged already. A count in the middle of a burst would miss what is charged and not stored yet, and
-hand its share out again; this one only corrects charges whose objects were never stored."""
+QUIET_SECONDS = 1.0
+"""How long nobody has charged a quota before it is counted. What is charged is stored a moment later: a count between the two
+would hand its share out again. A quota in a long burst is counted at its end, at the latest when everything is handed out."""
 
 
 def resources_of(names: Iterable[str], known: Sequence[Resource]) -> set[Resource]:
@@ -69,7 +69,7 @@ class _Sink:
     def apply(self, type_: str, obj: Obj) -> None:
         resource = self._resource
         if type_ != "MODIFIED" or quotausage.charged_on_update(resource.group, resource.plural):
-            self._controller.recount(namespace_of(obj), CREATED_SECONDS if type_ == "ADDED" else SETTLE_SECONDS)
+            self._controller.recount(namespace_of(obj))
 
 
 class ResourceQuotaController(Controller):
@@ -81,14 +81,21 @@ class ResourceQuotaController(Controller):
         self._removers.append(self.catalog.close)
         self.informer(resources.CUSTOMRESOURCEDEFINITIONS)
         self._watches: dict[Resource, asyncio.Task[None]] = {}
-        self.quotas = self.informer(resources.RESOURCEQUOTAS, self.enqueue, self.enqueue_update, self._quota_deleted)
+        self._charged: dict[str, float] = {}
+        self.quotas = self.informer(resources.RESOURCEQUOTAS, self.enqueue, self._quota_updated, self._quota_deleted)
 
-    def recount(self, namespace: str | None, seconds: float = SETTLE_SECONDS) -> None:
+    def recount(self, namespace: str | None) -> None:
         """Look at the quotas of a namespace (of all when None) soon."""
         for quota in self.quotas.list(namespace):
-            self.queue.add_after(object_key(quota), seconds)
+            self.queue.add_after(object_key(quota), SETTLE_SECONDS)
+
+    def _quota_updated(self, old: Obj, new: Obj) -> None:
+        if (new.get("status") or {}).get("used") != (old.get("status") or {}).get("used"):
+            self._charged[object_key(new)] = asyncio.get_running_loop().time()
+        self.enqueue(new)
 
     def _quota_deleted(self, quota: Obj) -> None:
+        self._charged.pop(object_key(quota), None)
         self._drop_unused()
 
     def _wanted(self) -> set[Resource]:
@@ -119,10 +126,15 @@ class ResourceQuotaController(Controller):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def reconcile(self, key: str) -> None:
+    async def reconcile(self, key: str) -> float | None:
         quota = self.quotas.get(key)
         if quota is None or is_deleting(quota):
-            return
+            return None
+        if (charged := self._charged.get(key)) is not None:
+            wait = charged + QUIET_SECONDS - asyncio.get_running_loop().time()
+            if wait > 0:
+                return wait
+            del self._charged[key]
         hard = (quota.get("spec") or {}).get("hard") or {}
         kinds = resources_of(hard, self.catalog.all("list"))
         self._watch(kinds)
@@ -132,10 +144,11 @@ class ResourceQuotaController(Controller):
             objects += [(resource, obj) for obj in found.items]
         status = {**(quota.get("status") or {}), "hard": hard, "used": total(quota, objects)}
         if status == quota.get("status"):
-            return
+            return None
         try:
             # On exactly the version that was counted for: a charge made meanwhile must not be lost.
             await self.client.update(resources.RESOURCEQUOTAS, {**quota, "status": status}, subresource="status")
         except StatusError as e:
             if e.code != 404:
                 raise
+        return None
