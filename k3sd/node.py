@@ -31,7 +31,11 @@ def main() -> int:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(until_stopped(serve(settings, sockets["kubelet"], Reporter())))
+        try:
+            runner.run(until_stopped(serve(settings, sockets["kubelet"], Reporter())))
+        except OSError as error:
+            log.error("the node cannot go on: %s", error, exc_info=settings.debug)
+            return 1
     return 0
 
 
@@ -63,12 +67,12 @@ async def serve(settings: Settings, listener: socket.socket, reporter: Reporter)
         kubelet = Kubelet(settings, client, informers=informers, listener=listener, tls=tls_context(settings))
         informers.start()
         mtu = await links
+        await dns.start()
+        stack.callback(dns.close)
         async with asyncio.TaskGroup() as group:
             group.create_task(component("network", configure_cni(settings, nodes, mtu)), name="cni")
             if not settings.disable_kube_proxy:
                 group.create_task(component("service proxy", proxy.run()), name="proxy")
-            await dns.start()
-            stack.callback(dns.close)
             reporter.status("starting the kubelet")
             await kubelet.start()
             stack.push_async_callback(kubelet.stop)

@@ -18,6 +18,10 @@ from k3sd.config.problem import Problem
 from k3sd.config.settings import Settings
 
 KUBELET_PORT = 10250
+STREAM_PORT = 10010
+"""Where containerd serves exec, attach and port-forward, on loopback."""
+DNS_PORT = 53
+_IP_FREEBIND = 15
 CNI_PLUGINS = ("bridge", "host-local", "loopback", "portmap")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -276,6 +280,27 @@ def check_ports(settings: Settings) -> Iterator[Problem]:
             if error == "in use"
             else Problem(f"address {host}", f"cannot be bound: {error}", "correct --bind-address")
         )
+    if not settings.disable_agent:
+        yield from check_node_ports(settings)
+
+
+def check_node_ports(settings: Settings) -> Iterator[Problem]:
+    """What containerd and the cluster DNS listen on. A containerd of an earlier start ends by itself."""
+    if not settings.container_runtime_endpoint and _bind_error("127.0.0.1", STREAM_PORT) == "in use":
+        owner = port_owner(STREAM_PORT)
+        if not owner.startswith("containerd "):
+            yield Problem(
+                f"port {STREAM_PORT}", f"is in use by {owner or 'another program'}", "stop it; containerd needs the port"
+            )
+    for udp in (True, False):
+        if _bind_error(settings.cluster_dns, DNS_PORT, udp) == "in use":
+            owner = port_owner(DNS_PORT, udp) or "another program"
+            yield Problem(
+                f"port {DNS_PORT}",
+                f"is in use on every address by {owner}, so that the cluster DNS cannot have it on {settings.cluster_dns}",
+                "stop it, or let it listen on the host's own addresses only (dnsmasq: bind-interfaces)",
+            )
+            return
 
 
 def check_inherited(port: int) -> Iterator[Problem]:
@@ -291,32 +316,37 @@ def check_inherited(port: int) -> Iterator[Problem]:
             yield Problem("k3sd-server.socket", f"listens on port {found}, but https-listen-port is {port}", remedy)
 
 
-def _bind_error(host: str, port: int) -> str | None:
+def _bind_error(host: str, port: int, udp: bool = False) -> str | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM) as probe:
+        if not udp:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if port == DNS_PORT:
+            probe.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # the address comes with the service link
         try:
             probe.bind((host, port))
         except OSError as error:
             return "in use" if error.errno == 98 else str(error.strerror)
         # Two sockets with SO_REUSEADDR may be bound to one port, but only one may listen.
         try:
-            probe.listen(1)
+            if not udp:
+                probe.listen(1)
         except OSError:
             return "in use"
     return None
 
 
-def _listener_inodes(port: int) -> set[str]:
+def _listener_inodes(port: int, udp: bool = False) -> set[str]:
     found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+    name, state = ("udp", "07") if udp else ("tcp", "0A")
+    for table in (f"/proc/net/{name}", f"/proc/net/{name}6"):
         try:
             lines = Path(table).read_text().splitlines()[1:]
         except FileNotFoundError:
             continue  # no IPv6
         for line in lines:
             fields = line.split()
-            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+            if fields[3] == state and int(fields[1].rpartition(":")[2], 16) == port:
                 found.add(fields[9])
     return found
 
@@ -338,9 +368,9 @@ def _descriptors(pid: str) -> Iterator[str]:
             continue  # closed meanwhile
 
 
-def port_owner(port: int) -> str:
-    """``name (pid N)`` of the process that listens on a TCP port, or "" where ``/proc`` does not tell."""
-    targets = {f"socket:[{inode}]" for inode in _listener_inodes(port)}
+def port_owner(port: int, udp: bool = False) -> str:
+    """``name (pid N)`` of the process that listens on a port, or "" where ``/proc`` does not tell."""
+    targets = {f"socket:[{inode}]" for inode in _listener_inodes(port, udp)}
     for pid in sorted(filter(str.isdigit, os.listdir("/proc")), key=int):
         if any(target in targets for target in _descriptors(pid)):
             try:

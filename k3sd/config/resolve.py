@@ -275,12 +275,20 @@ class _Resolver:
     def cluster_dns(self, service: list[Network]) -> str:
         given = self.addresses("cluster-dns")
         if given:
+            if len({address.version for address in given}) < len(given):
+                self.problem(self.origin("cluster-dns"), "cluster-dns has two addresses of one family", "give one per family")
             for address in given:
                 if service and not any(address in network for network in service):
                     self.problem(
                         self.origin("cluster-dns"),
                         f"cluster-dns {address} is outside of the service network {', '.join(map(str, service))}",
                         "choose an address inside, or leave the option out",
+                    )
+                if any(address == network[1] for network in service if network.num_addresses > 1):
+                    self.problem(
+                        self.origin("cluster-dns"),
+                        f"cluster-dns {address} is the address of the service kubernetes",
+                        "choose another, or leave the option out",
                     )
             return ",".join(map(str, given))
         return ",".join(str(network[10]) for network in service if network.num_addresses > 10)

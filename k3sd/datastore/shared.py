@@ -286,8 +286,8 @@ class SharedStore(LogStore):
     def _deliver(self, ops: list[Op], events: Sequence[Event], error: DatastoreError | None) -> None:
         errors = [error] if error is not None else [op.error for op in ops if isinstance(op.error, Unavailable)]
         self.problem = str(errors[0]) if errors else self._behind
-        if errors:
-            self._wake.set()  # the follower finds out when the database answers again, should nobody write until then
+        if errors or self._behind:
+            self._wake.set()  # the follower finds out when the database answers again, with or without a write
         self._sequence.add((event.kv.revision, event) for event in events)
         self._advance()
         for op in ops:

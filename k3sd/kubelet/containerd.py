@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from k3sd.config.paths import CNI_PLUGIN_DIRS
+from k3sd.config.preflight import STREAM_PORT
 from k3sd.config.settings import Settings
 
-STREAM_PORT = 10010
 # Plugins that cost start-up time or wake up periodically and that nothing here uses: snapshotters for other filesystems
 # (kept when chosen), and the restart monitor, which polls every container each 10 seconds.
 _UNUSED_SNAPSHOTTERS = ("aufs", "btrfs", "devmapper", "zfs", "blockfile")

@@ -292,12 +292,19 @@ class DNSServer:
         """Listen. Raises OSError naming the address when port 53 there is taken."""
         host = address or self._settings.cluster_dns
         loop = asyncio.get_running_loop()
+        datagrams, streams = socket.socket(type=socket.SOCK_DGRAM), socket.socket()
+        streams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            self._transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=(host, self._port))
-            self._tcp = await asyncio.start_server(self._serve_tcp, host, self._port)
+            for listener in (datagrams, streams):
+                listener.setblocking(False)
+                listener.bind((host, self._port))
+            streams.listen()
         except OSError as error:
-            self.close()
+            datagrams.close()
+            streams.close()
             raise OSError(error.errno, f"cluster DNS cannot listen on {host}:{self._port}: {error.strerror}") from error
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=datagrams)
+        self._tcp = await asyncio.start_server(self._serve_tcp, sock=streams)
 
     def close(self) -> None:
         if self._transport is not None:

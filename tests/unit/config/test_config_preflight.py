@@ -55,6 +55,36 @@ def test_a_port_in_use_names_the_process() -> None:
         )
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM], ids=["udp", "tcp"])
+def test_a_name_server_on_every_address_is_in_the_way(kind: socket.SocketKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(type=kind) as server:
+        server.bind(("0.0.0.0", 0))
+        if kind == socket.SOCK_STREAM:
+            server.listen()
+        port = server.getsockname()[1]
+        monkeypatch.setattr(preflight, "DNS_PORT", port)
+        monkeypatch.setattr(preflight, "STREAM_PORT", 0)
+        (problem,) = preflight.check_node_ports(Settings(cluster_dns="198.51.100.10"))
+        owner = preflight.port_owner(port, udp=kind == socket.SOCK_DGRAM)
+        assert owner.endswith(f"(pid {os.getpid()})")
+        assert str(problem) == (
+            f"port {port}: is in use on every address by {owner}, so that the cluster DNS cannot have it on 198.51.100.10;"
+            " stop it, or let it listen on the host's own addresses only (dnsmasq: bind-interfaces)"
+        )
+
+
+def test_who_else_has_containerds_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "DNS_PORT", 0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setattr(preflight, "STREAM_PORT", port)
+        (problem,) = preflight.check_node_ports(Settings(cluster_dns="127.0.0.1"))
+        assert str(problem) == f"port {port}: is in use by {preflight.port_owner(port)}; stop it; containerd needs the port"
+        assert list(preflight.check_node_ports(Settings(cluster_dns="127.0.0.1", container_runtime_endpoint="/x"))) == []
+        monkeypatch.setattr(preflight, "port_owner", lambda port: "containerd (pid 7)")
+        assert list(preflight.check_node_ports(Settings(cluster_dns="127.0.0.1"))) == []
+
+
 def test_an_address_of_another_machine() -> None:
     (problem,) = preflight.check_ports(Settings(bind_address="192.0.2.77", https_listen_port=1, disable_agent=True))
     assert str(problem) == "address 192.0.2.77: cannot be bound: Cannot assign requested address; correct --bind-address"

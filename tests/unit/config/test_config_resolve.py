@@ -103,6 +103,8 @@ class TestNodeAddress:
         (["--service-cidr=10.9.0.0/30"], "too small for the cluster's DNS"),
         (["--cluster-cidr=10.42.0.0/28"], "smaller than one node's /24"),
         (["--cluster-dns=192.0.2.53"], "cluster-dns 192.0.2.53 is outside of the service network 10.43.0.0/16"),
+        (["--cluster-dns=10.43.0.1"], "cluster-dns 10.43.0.1 is the address of the service kubernetes"),
+        (["--cluster-dns=10.43.0.10,10.43.0.11"], "cluster-dns has two addresses of one family"),
         (["--https-listen-port=70000"], "https-listen-port is 70000; give a port from 1 to 65535"),
         (["--service-node-port-range=32767-30000"], "write a range of ports"),
         (["--write-kubeconfig-mode=rw"], "write an octal mode"),
