@@ -2,15 +2,17 @@
 ``plugin/pkg/admission/resourcequota``.
 
 The charge is written to the quota's status by compare-and-swap, so that concurrent creations, also through another server,
-cannot
-both take the last unit. The controller corrects it downwards when objects go. Usage itself is computed in
-``k3sd.apimachinery.quotausage``, which the controller shares.
+cannot both take the last unit; those of one namespace stand in line here, so that they need not fight over it. The controller
+corrects it downwards when objects go. Usage itself is in ``k3sd.apimachinery.quotausage``, which the controller shares.
 """
 
 from __future__ import annotations
 
+import asyncio
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from k3sd.apimachinery import quantity, quotausage
 from k3sd.apimachinery.errors import StatusError, forbidden
@@ -33,6 +35,7 @@ class ResourceQuota(Plugin):
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._lines: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def handles(self, resource: Resource, subresource: str, operation: str) -> bool:
         if (
@@ -45,26 +48,39 @@ class ResourceQuota(Plugin):
 
     async def validate(self, attrs: Attributes) -> None:
         """Last of all, when the object is known to be good."""
-        ctx = attrs.ctx
-        assert ctx.resource is not None and attrs.obj is not None
-        for quota in list(self._registry.read_all(resources.RESOURCEQUOTAS, ctx.namespace)):
+        namespace = attrs.ctx.namespace
+        names = [quota["metadata"]["name"] for quota in self._registry.read_all(resources.RESOURCEQUOTAS, namespace)]
+        if names:
+            async with self._lines.setdefault(namespace, asyncio.Lock()):
+                await self._charge_all(names, attrs)
+
+    async def _charge_all(self, names: Sequence[str], attrs: Attributes) -> None:
+        """Charge no quota unless all have room."""
+        plans = {name: self._plan(name, attrs) for name in names}
+        if attrs.ctx.dry_run:
+            return
+        for name, plan in plans.items():
             for attempt in range(ATTEMPTS):
-                delta = self._delta(quota, attrs)
-                if not delta:
-                    break
-                self._check(quota, delta, attrs)
-                if ctx.dry_run:
+                if plan is None:
                     break
                 try:
-                    await self._charge(quota, delta)
+                    await self._charge(*plan)
                     break
                 except StatusError as error:
                     if error.reason != "Conflict" or attempt == ATTEMPTS - 1:
                         raise
-                current = self._registry.read(resources.RESOURCEQUOTAS, quota["metadata"]["name"], ctx.namespace)
-                if current is None:
-                    break
-                quota = current
+                plan = self._plan(name, attrs)
+
+    def _plan(self, name: str, attrs: Attributes) -> tuple[Obj, quotausage.Usage] | None:
+        """The quota as it is now and what to charge to it. Raises Forbidden where that is too much."""
+        quota = self._registry.read(resources.RESOURCEQUOTAS, name, attrs.ctx.namespace)
+        if quota is None:
+            return None
+        delta = self._delta(quota, attrs)
+        if not delta:
+            return None
+        self._check(quota, delta, attrs)
+        return quota, delta
 
     def _delta(self, quota: Obj, attrs: Attributes) -> quotausage.Usage:
         """What this request adds to the quota, limited to what the quota speaks of."""

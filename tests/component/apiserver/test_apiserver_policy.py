@@ -600,3 +600,23 @@ async def test_pod_security_by_namespace_label(cluster: Cluster) -> None:
         'pods "p" is forbidden: violates PodSecurity "baseline:latest": host namespaces (hostNetwork=true)'
     )
     await cluster.admin.create(r.PODS, body, "default")
+
+
+async def test_concurrent_creates_share_a_quota(cluster: Cluster) -> None:
+    """Who comes in time gets the last unit; nobody is sent away because somebody else was faster with the quota."""
+    quota = {"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "20"}}}
+    made = await cluster.admin.create(r.RESOURCEQUOTAS, quota, "default")
+    made = {**made, "status": {"hard": {"configmaps": "20"}, "used": {"configmaps": "0"}}}
+    await cluster.admin.update(r.RESOURCEQUOTAS, made, subresource="status")
+
+    async def create(number: int) -> str:
+        try:
+            await cluster.admin.create(r.CONFIGMAPS, {"metadata": {"name": f"c{number}"}}, "default")
+        except StatusError as error:
+            return error.reason
+        return "created"
+
+    answers = await asyncio.gather(*(create(i) for i in range(30)))
+    assert (answers.count("created"), answers.count("Forbidden")) == (20, 10)
+    shown = await cluster.admin.get(r.RESOURCEQUOTAS, "q", "default")
+    assert shown["status"]["used"] == {"configmaps": "20"}

@@ -225,8 +225,8 @@ async def test_limits_refuse(item: tuple[Any, Obj], text: str) -> None:
     assert text in refusal(error)
 
 
-def quota(hard: Obj, used: Obj, **spec: Any) -> tuple[Any, Obj]:
-    meta = {"name": "q", "namespace": "ns", "resourceVersion": "1"}
+def quota(hard: Obj, used: Obj, name: str = "q", **spec: Any) -> tuple[Any, Obj]:
+    meta = {"name": name, "namespace": "ns", "resourceVersion": "1"}
     return resources.RESOURCEQUOTAS, {"metadata": meta, "spec": {"hard": hard, **spec}, "status": {"hard": hard, "used": used}}
 
 
@@ -241,6 +241,13 @@ async def test_quota_charges_and_refuses() -> None:
     assert refusal(error) == f'pods "p" is forbidden: {text}'
     with pytest.raises(StatusError, match=r"failed quota: q: must specify requests\.cpu for: c"):
         await plugin.validate(attrs(pod()))
+
+
+async def test_quota_charges_all_or_none() -> None:
+    registry = FakeRegistry(quota({"pods": "2"}, {"pods": "1"}, "a"), quota({"pods": "1"}, {"pods": "1"}, "b"))
+    with pytest.raises(StatusError, match="exceeded quota: b"):
+        await ResourceQuota(registry).validate(attrs(pod()))  # type: ignore[arg-type]
+    assert registry.written == []
 
 
 async def test_quota_dry_run_and_scopes_charge_nothing() -> None:
