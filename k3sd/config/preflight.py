@@ -9,6 +9,7 @@ import importlib.util
 import os
 import shutil
 import socket
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ STREAM_PORT = 10010
 """Where containerd serves exec, attach and port-forward, on loopback."""
 DNS_PORT = 53
 _IP_FREEBIND = 15
+_NETLINK_NETFILTER = 12
+_NFTABLES, _GET_GENERATION = 10, 16
 CNI_PLUGINS = ("bridge", "host-local", "loopback", "portmap")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -90,6 +93,8 @@ def check(settings: Settings, ports: bool = True) -> Report:
         problems += check_cni()
         problems += check_cgroups()
         problems += check_overlay(settings.snapshotter)
+        if not settings.disable_kube_proxy:
+            problems += check_nftables()
         if settings.protect_kernel_defaults:
             problems += check_kernel_defaults()
     if ports:
@@ -228,6 +233,22 @@ def controller_remedy(name: str) -> str:
 def check_overlay(snapshotter: str) -> Iterator[Problem]:
     if snapshotter == "overlayfs" and not has_filesystem("overlay"):
         yield Problem("kernel", "has no overlay file system", "load it with: modprobe overlay, or choose --snapshotter=native")
+
+
+def check_nftables(subsystem: int = _NFTABLES) -> Iterator[Problem]:
+    """Ask the kernel for the number of nftables' last transaction, for which it loads the module where there is one."""
+    remedy = "load it with: modprobe nf_tables, or boot a kernel with CONFIG_NF_TABLES"
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as netlink:
+            netlink.settimeout(5)
+            netlink.send(struct.pack("=LHHLLL", 20, subsystem << 8 | _GET_GENERATION, 1, 1, 0, 0))
+            answer = netlink.recv(4096)
+    except OSError as error:
+        yield Problem("kernel", f"does not answer about nftables: {error}", remedy)
+        return
+    kind, code = struct.unpack_from("=H", answer, 4)[0], struct.unpack_from("=i", answer, 16)[0]
+    if kind == 2 and code:  # NLMSG_ERROR
+        yield Problem("kernel", f"has no nftables ({os.strerror(-code)})", remedy)
 
 
 def has_filesystem(name: str) -> bool:

@@ -121,6 +121,14 @@ def test_the_memory_controllers_remedy_names_file_and_words(monkeypatch: pytest.
     assert "GRUB_CMDLINE_LINUX in /etc/default/grub" in preflight.controller_remedy("memory")
 
 
+def test_a_kernel_without_nftables() -> None:
+    assert list(preflight.check_nftables()) == []
+    (problem,) = preflight.check_nftables(subsystem=100)  # none has that number
+    assert str(problem) == (
+        "kernel: has no nftables (Invalid argument); load it with: modprobe nf_tables, or boot a kernel with CONFIG_NF_TABLES"
+    )
+
+
 def test_not_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     (problem,) = preflight.check(Settings()).problems
