@@ -69,6 +69,8 @@ class EtcdBackend:
         self._tls = tls
         self._patience = patience_seconds
         self._channel: grpc.aio.Channel | None = None
+        self._left: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
+        """Channels to other endpoints whose calls may still be answered."""
         self._calls: dict[str, Any] = {}
         self._hub = Hub()
         self._compactor = compact.Compactor(self.compact, compact_interval)
@@ -157,17 +159,22 @@ class EtcdBackend:
 
     async def _disconnect(self, reason: str) -> None:
         self._closed = reason
+        for channel, closing in tuple(self._left.items()):
+            closing.cancel()
+            await channel.close(None)
         if self._channel is not None:
             await self._channel.close(None)
             self._channel = None
 
-    async def _next_endpoint(self) -> None:
-        if len(self._targets) > 1:
-            self._targets.append(self._targets.pop(0))
-            old = self._channel
-            self._connect()
-            if old is not None:
-                await old.close(None)
+    def _next_endpoint(self, failed: grpc.aio.Channel | None) -> None:
+        """Leave the endpoint of ``failed``, unless somebody has done so since. Other calls on it have their own time to end:
+        they may have written something."""
+        if failed is not self._channel or failed is None or len(self._targets) < 2:
+            return
+        self._targets.append(self._targets.pop(0))
+        self._connect()
+        self._left[failed] = closing = asyncio.create_task(failed.close(CALL_TIMEOUT_SECONDS))
+        closing.add_done_callback(lambda _: self._left.pop(failed, None))
 
     # calls
 
@@ -193,19 +200,27 @@ class EtcdBackend:
             raise Unavailable(f"the datastore {self._closed}")
         attempts = len(self._targets) + 1 if repeatable else 1
         for attempt in range(attempts):
+            channel = None
             try:
                 async with self._slots:
+                    channel = self._channel
                     return await self._method(service, method)(request, timeout=CALL_TIMEOUT_SECONDS)
-            except grpc.aio.AioRpcError as e:
+            except (grpc.aio.AioRpcError, asyncio.CancelledError) as e:
                 error = self._explain(e)
                 if isinstance(error, Unavailable):
-                    await self._next_endpoint()
+                    self._next_endpoint(channel)
                     if attempt + 1 < attempts and len(self._targets) > 1:
                         continue
                 raise error from e
         raise AssertionError("unreachable")
 
-    def _explain(self, error: grpc.aio.AioRpcError) -> DatastoreError:
+    def _explain(self, error: grpc.aio.AioRpcError | asyncio.CancelledError) -> DatastoreError:
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise error
+            # gRPC raises this as well for a call whose channel was closed.
+            return Unavailable(f"the connection to an etcd other than {self._targets[0][0]} was given up")
         code, details = error.code(), " ".join((error.details() or "").split())
         place = self._targets[0][0]
         if code == grpc.StatusCode.OUT_OF_RANGE and "compacted" in details:
@@ -231,6 +246,7 @@ class EtcdBackend:
     async def _watch_loop(self) -> None:
         failures = 0
         while True:
+            channel = self._channel
             try:
                 async for response in self._stream(b"\0", b"\0", self._hub.revision + 1):
                     if failures:
@@ -253,7 +269,7 @@ class EtcdBackend:
                 if failures == 1:
                     log.warning("following etcd failed, trying again: %s", e)
                 await asyncio.sleep(min(0.05 * 2**failures, BACKOFF_CAP_SECONDS) * random.uniform(0.5, 1))
-                await self._next_endpoint()
+                self._next_endpoint(channel)
 
     async def _stream(self, key: bytes, end: bytes, revision: int) -> AsyncGenerator[Any, None]:
         """Responses of one watch. Raises DatastoreError when it breaks, Compacted."""
@@ -271,7 +287,7 @@ class EtcdBackend:
                     yield response
             finally:
                 call.cancel()
-        except grpc.aio.AioRpcError as e:
+        except (grpc.aio.AioRpcError, asyncio.CancelledError) as e:
             raise self._explain(e) from e
         except asyncio.InvalidStateError as e:
             raise Unavailable(f"the etcd at {self._targets[0][0]} closed the connection") from e

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,39 @@ async def test_nobody_there(tmp_path: Path) -> None:
     store = open_backend(f"http://127.0.0.1:{free_port()}", data_dir=tmp_path, patience_seconds=0)
     with pytest.raises(Unavailable, match="does not answer"):
         await store.start()
+
+
+@pytest.mark.parametrize("harness", ["etcd"], indirect=True)
+async def test_calls_and_watches_outlive_the_change_to_another_endpoint(
+    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert harness.server is not None and harness.server.process is not None
+    await (await harness.open()).stop()
+    url = harness.server.endpoint
+    store = open_backend(f"{url},{url.replace('127.0.0.1', 'localhost')}", data_dir=tmp_path)
+    assert isinstance(store, EtcdBackend)
+    await store.start()
+    watch = store.watch(*RANGE)
+    first = store._channel
+    harness.server.process.send_signal(signal.SIGSTOP)
+    try:
+        write = asyncio.create_task(store.create(f"{PREFIX}a", b"1"))
+        read = asyncio.create_task(store.get(f"{PREFIX}a"))
+        await asyncio.sleep(0)
+        monkeypatch.setattr("k3sd.datastore.drivers.etcd.CALL_TIMEOUT_SECONDS", 0.1)
+        for _ in range(2):
+            store._next_endpoint(first)
+            assert store._targets[0][0].startswith("localhost"), "one step for all who saw the endpoint fail"
+        with pytest.raises(Unavailable, match=r"given up|does not answer"):
+            await write
+    finally:
+        harness.server.process.send_signal(signal.SIGCONT)
+        monkeypatch.undo()
+    await asyncio.gather(read, return_exceptions=True)
+    assert not read.cancelled()
+    await store.create(f"{PREFIX}b", b"2")
+    async with asyncio.timeout(20):
+        seen = [e.kv.key for e in await anext(watch)]
+        while seen[-1] != f"{PREFIX}b":
+            seen += [e.kv.key for e in await anext(watch)]
+    await store.stop()
