@@ -27,6 +27,7 @@ from k3sd.client.api import DeleteOptions
 from k3sd.client.inprocess import InProcessClient
 from k3sd.config.settings import Settings
 from k3sd.datastore import open_backend
+from tests.support.apiserver import run_server
 
 SETTINGS = Settings(service_cidr="10.43.0.0/28", service_node_port_range=(30000, 30003))
 
@@ -602,21 +603,23 @@ async def test_pod_security_by_namespace_label(cluster: Cluster) -> None:
     await cluster.admin.create(r.PODS, body, "default")
 
 
-async def test_concurrent_creates_share_a_quota(cluster: Cluster) -> None:
+async def test_concurrent_creates_share_a_quota(tmp_path: Path, store: str) -> None:
     """Who comes in time gets the last unit; nobody is sent away because somebody else was faster with the quota."""
-    quota = {"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "20"}}}
-    made = await cluster.admin.create(r.RESOURCEQUOTAS, quota, "default")
-    made = {**made, "status": {"hard": {"configmaps": "20"}, "used": {"configmaps": "0"}}}
-    await cluster.admin.update(r.RESOURCEQUOTAS, made, subresource="status")
+    async with run_server(tmp_path, store) as server:
+        client = server.registry.client()
+        quota = {"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "20"}}}
+        made = await client.create(r.RESOURCEQUOTAS, quota, "default")
+        made = {**made, "status": {"hard": {"configmaps": "20"}, "used": {"configmaps": "0"}}}
+        await client.update(r.RESOURCEQUOTAS, made, subresource="status")
 
-    async def create(number: int) -> str:
-        try:
-            await cluster.admin.create(r.CONFIGMAPS, {"metadata": {"name": f"c{number}"}}, "default")
-        except StatusError as error:
-            return error.reason
-        return "created"
+        async def create(number: int) -> str:
+            try:
+                await client.create(r.CONFIGMAPS, {"metadata": {"name": f"c{number}"}}, "default")
+            except StatusError as error:
+                return error.reason
+            return "created"
 
-    answers = await asyncio.gather(*(create(i) for i in range(30)))
-    assert (answers.count("created"), answers.count("Forbidden")) == (20, 10)
-    shown = await cluster.admin.get(r.RESOURCEQUOTAS, "q", "default")
-    assert shown["status"]["used"] == {"configmaps": "20"}
+        answers = await asyncio.gather(*(create(i) for i in range(30)))
+        assert (answers.count("created"), answers.count("Forbidden")) == (20, 10)
+        shown = await client.get(r.RESOURCEQUOTAS, "q", "default")
+        assert shown["status"]["used"] == {"configmaps": "20"}
