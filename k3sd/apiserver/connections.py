@@ -17,6 +17,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from k3sd.lib.patience import PatientHandler, PatientServer
+
 log = logging.getLogger(__name__)
 
 KEEPALIVE_SECONDS = 300.0
@@ -78,7 +80,7 @@ class LightRequest:
         await self.protocol._drain_helper()
 
 
-class Connection(RequestHandler):
+class Connection(PatientHandler):
     """One client connection. ``certificate`` is the verified client certificate (DER), read once. ``on_lost`` is called when
     the client is gone, for requests that wait for something else."""
 
@@ -89,7 +91,6 @@ class Connection(RequestHandler):
         self.fast: FastPath | None = None
         self.block = b""
         self.light: LightPath | None = None
-        self._partial = False
         self._last_fast = 0.0
         self._running: asyncio.Task[None] | None = None
         self._held = bytearray()
@@ -124,9 +125,6 @@ class Connection(RequestHandler):
             if 0 < at <= MAX_FAST_HEAD:
                 self.block = bytes(data[line : at + 4])
         super().data_received(data)
-        # Nothing came out of an idle connection's parser: it holds the beginning of a head.
-        waiting = waiter is not None and not waiter.done() and not self._messages
-        self._partial = waiting and (idle or self._partial)
 
     def _answer_at_once(self, data: bytes, at: int) -> bool:
         """Answer a request that is here as a whole (its head ends at ``at``) and like one before. False: aiohttp's turn."""
@@ -214,7 +212,7 @@ def write_parts(transport: asyncio.Transport, parts: Sequence[bytes]) -> None:
                 transport.write(view[at : at + SLICE])
 
 
-class Server(web.Server):
+class Server(PatientServer):
     """Makes ``Connection``s."""
 
     def __call__(self) -> RequestHandler:

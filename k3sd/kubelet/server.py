@@ -28,6 +28,7 @@ from k3sd.kubelet.authz import Authorizer, Unauthenticated
 from k3sd.kubelet.cri.client import CRIClient, CRIError
 from k3sd.kubelet.downward import find_container
 from k3sd.kubelet.volumes import subpath
+from k3sd.lib.patience import PatientServer
 from k3sd.lib.upgrade import BackendError
 
 Obj = dict[str, Any]
@@ -115,7 +116,7 @@ class KubeletServer:
 
     async def start(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
         """``context`` None means no TLS and no authentication: for tests on a unix socket."""
-        self._web = web.Server(
+        self._web = PatientServer(
             self._handle, request_factory=_make_request, access_log=None, keepalive_timeout=90.0, tcp_keepalive=True
         )
         loop = asyncio.get_running_loop()

@@ -11,6 +11,7 @@ import pytest
 
 from k3sd.apiserver import connections
 from k3sd.apiserver.connections import Connection
+from k3sd.lib import patience
 from tests.support.apiserver import TOKEN, TestServer
 
 CONFIGMAPS = "/api/v1/namespaces/default/configmaps"
@@ -163,6 +164,49 @@ async def test_a_smuggled_request_line_in_a_cut_head_is_not_answered(wire: Wire)
     wire.send(get(CONFIGMAPS))
     status, body = await wire.answer()
     assert (status, body.get("major")) == (200, "1"), "the answer is that of the request whose head began first"
+
+
+async def test_who_does_not_finish_a_head_is_cut_and_a_watch_is_not(
+    server: TestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "HEAD_SECONDS", 0.3)
+
+    async def ends(*parts: bytes) -> tuple[bytes, float]:
+        """What comes on a connection until it is closed, and after how long."""
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", server.port, ssl=server.client_context(), server_hostname="localhost"
+        )
+        begun = asyncio.get_running_loop().time()
+        received = b""
+        for part in parts:
+            writer.write(part)
+            if part.endswith(b"\r\n\r\n"):
+                received += await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+                await asyncio.sleep(0.1)  # the connection is idle, or the watch runs
+        try:
+            received += await asyncio.wait_for(reader.read(), 10)
+        except ConnectionError:
+            pass
+        writer.close()
+        return received, asyncio.get_running_loop().time() - begun
+
+    silent, half, second, watching = await asyncio.gather(
+        ends(),
+        ends(b"GET /version HT"),
+        ends(get("/version"), b"GET /ver"),
+        ends(get(CONFIGMAPS + "?watch=1&resourceVersion=0&timeoutSeconds=1").replace(b"Host", b"Connection: close\r\nHost")),
+    )
+    assert silent[0] == half[0] == b""
+    assert silent[1] < 5 and half[1] < 5
+    assert second[0].startswith(b"HTTP/1.1 200") and second[1] < 5
+    assert watching[0].endswith(b"0\r\n\r\n") and watching[1] >= 1
+
+
+async def test_nonsense_fills_no_log(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    wire.send(b"POST /version HTTP/1.1\r\nContent-Length: -5\r\n\r\n")
+    head = await asyncio.wait_for(wire.reader.readuntil(b"\r\n\r\n"), 10)
+    assert b" 400 Bad Request\r\n" in head
+    assert caplog.text == ""
 
 
 async def test_idle_connections_are_closed_and_busy_ones_left_alone(
