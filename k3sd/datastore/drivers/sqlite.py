@@ -386,7 +386,12 @@ class SqliteLog:
             if self._unchecked:
                 self._unchecked = False
                 self._quick_check(db)
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            try:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            except sqlite3.Error:
+                # On a full disk the log must not take what is freed: it could never be moved then.
+                self._unflushed_bytes = CHECKPOINT_BYTES * 7 // 8
+                raise
             self._finish_checkpoint = True
             if os.path.getsize(f"{self.path}-wal") > WAL_LIMIT_BYTES:
                 db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
