@@ -48,7 +48,8 @@ def base_commands(facts: NodeFacts) -> list[str]:
     mark = f"{MASQUERADE_MARK:#x}"
     chains: dict[str, list[str]] = {
         "mark-for-masquerade": [f"meta mark set meta mark | {mark}"],
-        "reject-chain": ["reject"],
+        # A reset, because an ICMP error that arrives while connect() still holds the socket is only seen a second later.
+        "reject-chain": ["meta l4proto tcp reject with tcp reset", "reject"],
         "drop-chain": ["drop"],
         "services": [
             "ip daddr . meta l4proto . th dport vmap @service-ips",
@@ -74,12 +75,12 @@ def base_commands(facts: NodeFacts) -> list[str]:
         "filter-forward": [
             "type filter hook forward priority 0; policy accept;",
             "ct state new jump no-endpoints",
-            f"ct state new ip daddr {facts.service_cidr} reject",
+            f"ct state new ip daddr {facts.service_cidr} goto reject-chain",
         ],
         "filter-output": [
             "type filter hook output priority 0; policy accept;",
             "ct state new jump no-endpoints",
-            f"ct state new ip daddr {facts.service_cidr} ip daddr != {facts.dns_address} reject",
+            f"ct state new ip daddr {facts.service_cidr} ip daddr != {facts.dns_address} goto reject-chain",
         ],
     }
     if not facts.bridge_filtering:
