@@ -201,8 +201,6 @@ def _read_files(
         return [config]
     main = Path(config)
     drop_ins = _drop_ins(Path(f"{config}.d"), problems)
-    if explicit and not main.exists() and not drop_ins:
-        problems.append(Problem(origin, f"no such file: {config}", "create it, or leave the setting out"))
     read = []
     for path in (main, *drop_ins):
         try:
@@ -210,6 +208,8 @@ def _read_files(
                 body = file.read(MAX_FILE_BYTES + 1)
             text = body.decode()
         except FileNotFoundError:
+            if explicit and not drop_ins:
+                problems.append(Problem(origin, f"no such file: {config}", "create it, or leave the setting out"))
             continue
         except UnicodeDecodeError as error:
             problems.append(Problem(str(path), f"is not UTF-8 text (byte {error.start})", "save it as UTF-8"))

@@ -176,6 +176,10 @@ class TestMistakes:
         (complaint,) = complaints(load("server", [], {"K3S_CONFIG_FILE": str(file)}))
         assert "is not UTF-8 text" in complaint
 
+    def test_a_file_that_cannot_be_looked_at(self, tmp_path: Path) -> None:
+        complaints_ = complaints(load("server", ["--config", f"{tmp_path}/{'x' * 300}"], {}))
+        assert any(text.endswith("cannot be read: File name too long; mend or remove it") for text in complaints_)
+
     def test_a_directory_in_place_of_the_file(self, tmp_path: Path) -> None:
         (complaint,) = complaints(load("server", ["--config", str(tmp_path)], {}))
         assert complaint == f"{tmp_path}: cannot be read: Is a directory; mend or remove it"
