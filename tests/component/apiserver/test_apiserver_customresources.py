@@ -17,9 +17,9 @@ from k3sd.apis import columns, resources
 from k3sd.apiserver.options import ListOptions
 from k3sd.apiserver.request import LOOPBACK, RequestContext
 from tests.component.apiserver.conftest import Http
+from tests.support import kubectl
 from tests.support.apiserver import TestServer, run_server
 
-PROGRAMS = [Path("/usr/bin/kubectl"), Path("/opt/kubectl-1.20/usr/bin/kubectl")]
 BASE = "/apis/example.com/v1/namespaces/default/widgets"
 CRD: dict[str, Any] = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -257,23 +257,20 @@ async def test_a_callers_own_row_leads_to_the_served_one(server: TestServer, crd
     assert [o["metadata"]["name"] for o in found.items] == ["a"]
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=["kubectl", "kubectl-1.20"])
-async def test_kubectl_treats_them_like_its_own(server: TestServer, crd: dict[str, Any], program: Path) -> None:
-    if not program.exists():
-        pytest.skip(f"{program} is not installed")
-
-    async def kubectl(*args: str, body: Any = None) -> str:
-        _, out, _ = await server.kubectl(*args, stdin=json.dumps(body) if body else "", program=str(program))
+@pytest.mark.parametrize("program", kubectl.find(), ids=kubectl.name)
+async def test_kubectl_treats_them_like_its_own(server: TestServer, crd: dict[str, Any], program: str) -> None:
+    async def run(*args: str, body: Any = None) -> str:
+        _, out, _ = await server.kubectl(*args, stdin=json.dumps(body) if body else "", program=program)
         return out
 
-    assert await kubectl("apply", "-f", "-", body=widget()) == "widget.example.com/a created\n"
-    assert await kubectl("apply", "-f", "-", body=widget(size=2)) == "widget.example.com/a configured\n"
-    assert await kubectl("apply", "-f", "-", body=widget(size=2)) == "widget.example.com/a unchanged\n"
-    assert (await kubectl("get", "wd")).split() == ["NAME", "SIZE", "a", "2"]
-    assert "size" in await kubectl("explain", "widgets.spec")
-    assert await kubectl("scale", "widget", "a", "--replicas=4") == "widget.example.com/a scaled\n"
-    assert await kubectl("get", "widget", "a", "-o", "jsonpath={.spec.size}") == "4"
-    await kubectl("delete", "crd", "widgets.example.com")
+    assert await run("apply", "-f", "-", body=widget()) == "widget.example.com/a created\n"
+    assert await run("apply", "-f", "-", body=widget(size=2)) == "widget.example.com/a configured\n"
+    assert await run("apply", "-f", "-", body=widget(size=2)) == "widget.example.com/a unchanged\n"
+    assert (await run("get", "wd")).split() == ["NAME", "SIZE", "a", "2"]
+    assert "size" in await run("explain", "widgets.spec")
+    assert await run("scale", "widget", "a", "--replicas=4") == "widget.example.com/a scaled\n"
+    assert await run("get", "widget", "a", "-o", "jsonpath={.spec.size}") == "4"
+    await run("delete", "crd", "widgets.example.com")
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from k3sd.apis import resources
+from tests.support import kubectl
 from tests.support.apiserver import TestServer, run_server
-
-PROGRAMS = [Path("/usr/bin/kubectl"), Path("/opt/kubectl-1.20/usr/bin/kubectl")]
 
 MANIFEST = """
 apiVersion: v1
@@ -42,10 +41,8 @@ spec: {containers: [{name: c, image: busybox}]}
 """
 
 
-@pytest.fixture(params=PROGRAMS, ids=["kubectl", "kubectl-1.20"])
+@pytest.fixture(params=kubectl.find(), ids=kubectl.name)
 def program(request: pytest.FixtureRequest) -> str:
-    if not request.param.exists():
-        pytest.skip(f"{request.param} is not installed")
     return str(request.param)
 
 
@@ -130,12 +127,15 @@ async def test_watch_prints_changes(server: TestServer, program: str) -> None:
         await process.wait()
 
 
-async def test_wrong_input_is_refused(server: TestServer) -> None:
-    code, _, err = await server.kubectl("get", "nonsense", check=False)
+async def test_wrong_input_is_refused(server: TestServer, program: str) -> None:
+    code, _, err = await server.kubectl("get", "nonsense", program=program, check=False)
     assert code == 1
     assert "the server doesn't have a resource type" in err
     code, _, err = await server.kubectl(
-        "create", "-f", "-", stdin=MANIFEST.replace("data: {k: v}", "datax: {k: v}"), check=False
+        "create", "-f", "-", stdin=MANIFEST.replace("data: {k: v}", "datax: {k: v}"), program=program, check=False
     )
     assert code == 1
-    assert 'strict decoding error: unknown field "datax"' in err
+    if kubectl.version(program) >= kubectl.SERVER_CHECKS_FIELDS:
+        assert 'strict decoding error: unknown field "datax"' in err
+    else:
+        assert 'ValidationError(ConfigMap): unknown field "datax" in io.k8s.api.core.v1.ConfigMap' in err

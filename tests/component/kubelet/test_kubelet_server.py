@@ -29,10 +29,10 @@ from k3sd.kubelet.server import KubeletServer, log_container_id, server_tls
 from k3sd.lib.inotify import DirectoryEvents
 from k3sd.lib.upgrade import forward_upgrade
 from tests.component.kubelet.conftest import BUSYBOX_IMAGE
+from tests.support import kubectl
 
 uvloop = pytest.importorskip("uvloop")
 Obj = dict[str, Any]
-KUBECTLS = [path for path in ("/usr/bin/kubectl", "/opt/kubectl-1.20/usr/bin/kubectl") if os.access(path, os.X_OK)]
 
 
 @pytest.fixture
@@ -599,25 +599,29 @@ async def test_a_v5_client_that_leaves_ends_the_runtimes_stream(streams: Streams
                 await asyncio.sleep(0.01)
 
 
+def first_upgrade(program: str) -> str:
+    """Today's kubectl gets what it asks for first, an old one what it knows."""
+    return "GET websocket" if kubectl.version(program) >= kubectl.SPEAKS_WEBSOCKET else "POST SPDY/3.1"
+
+
 @pytest.mark.root
-@pytest.mark.parametrize("kubectl", KUBECTLS)
-async def test_kubectl_exec(streams: Streams, kubectl: str) -> None:
-    assert await streams.kubectl(kubectl, "exec", "p", "--", "echo", "hi") == (0, "hi\n", "")
-    # Today's kubectl gets what it asks for first, an old one what it knows.
-    assert streams.upgrades == (["POST SPDY/3.1"] if "1.20" in kubectl else ["GET websocket"])
+@pytest.mark.parametrize("program", kubectl.find(), ids=kubectl.name)
+async def test_kubectl_exec(streams: Streams, program: str) -> None:
+    assert await streams.kubectl(program, "exec", "p", "--", "echo", "hi") == (0, "hi\n", "")
+    assert streams.upgrades == [first_upgrade(program)]
     # A megabyte there and back, and the end of input is heard.
     data = os.urandom(512 * 1024).hex().encode()
-    code, out, err = await streams.kubectl(kubectl, "exec", "-i", "p", "--", "cat", stdin=data)
+    code, out, err = await streams.kubectl(program, "exec", "-i", "p", "--", "cat", stdin=data)
     assert (code, out, err) == (0, data.decode(), "")
-    code, _, err = await streams.kubectl(kubectl, "exec", "p", "--", "sh", "-c", "exit 7")
+    code, _, err = await streams.kubectl(program, "exec", "p", "--", "sh", "-c", "exit 7")
     assert (code, err) == (7, "command terminated with exit code 7\n")
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("kubectl", KUBECTLS)
-async def test_kubectl_port_forward(streams: Streams, kubectl: str) -> None:
+@pytest.mark.parametrize("program", kubectl.find(), ids=kubectl.name)
+async def test_kubectl_port_forward(streams: Streams, program: str) -> None:
     process = await asyncio.create_subprocess_exec(
-        kubectl,
+        program,
         f"--server={streams.api}",
         "port-forward",
         "p",
@@ -633,7 +637,7 @@ async def test_kubectl_port_forward(streams: Streams, kubectl: str) -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             assert await asyncio.wait_for(reader.read(), 10) == b"hello from the pod\n"
             writer.close()
-        assert streams.upgrades == (["POST SPDY/3.1"] if "1.20" in kubectl else ["GET websocket"])
+        assert streams.upgrades == [first_upgrade(program)]
     finally:
         process.terminate()
         await process.wait()
