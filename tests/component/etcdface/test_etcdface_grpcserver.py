@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import struct
 from collections.abc import AsyncIterator
@@ -215,12 +216,18 @@ class Raw:
     def close(self) -> None:
         self._writer.close()
 
+    async def leave(self) -> None:
+        """Without waiting for somebody to read what is still to be sent."""
+        self._writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
 
 @pytest.fixture
 async def raw(server: GrpcServer, tmp_path: Path) -> AsyncIterator[Raw]:
     raw = Raw(*await asyncio.open_unix_connection(str(tmp_path / "sock")))
     yield raw
-    raw.close()
+    await raw.leave()
 
 
 def request(path: bytes, content_type: bytes = b"application/grpc") -> bytes:

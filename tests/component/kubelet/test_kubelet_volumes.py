@@ -509,14 +509,21 @@ async def test_sub_paths_of_a_container(rig: Rig) -> None:
 
 
 @needs_root
+@pytest.mark.parametrize("around", ["private", "shared"])
 @pytest.mark.parametrize("medium", ["", "Memory"])
-async def test_propagation_makes_a_volume_shared(rig: Rig, medium: str) -> None:
+async def test_propagation_makes_a_volume_shared(rig: Rig, medium: str, around: str) -> None:
+    """On a disk whose mounts nobody hears of, as in a container, and on one that is shared, as systemd leaves them."""
+    disk = os.path.realpath(rig.root)
+    mounts.bind(disk, disk)
+    mounts.mount("none", disk, "", mounts.MS_PRIVATE if around == "private" else mounts.MS_SHARED)
     a_pod = pod({"name": "e", "emptyDir": {"medium": medium}}, mount=lambda _: {"mountPropagation": "Bidirectional"})
     for _ in range(2):
         path = os.path.realpath((await rig.manager.mount_pod(a_pod))["e"])
-        assert mounts.is_shared(path) and mounts.mount_points(path) == [path]
+        assert mounts.is_shared(path)
+        # What is shared already needs no mount of its own.
+        assert mounts.mount_points(path) == ([path] if medium or around == "private" else [])
     await rig.manager.remove_pod("u1")
-    assert not mounts.mount_points(os.path.realpath(rig.root))
+    assert mounts.mount_points(disk) == [disk]
 
 
 @needs_root

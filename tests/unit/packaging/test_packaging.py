@@ -167,7 +167,7 @@ def test_make_install_runs_from_its_destination(tmp_path: Path) -> None:
     subprocess.run(["make", "-s", "install", f"DESTDIR={tmp_path}"], cwd=ROOT, check=True, capture_output=True)
     share = tmp_path / "usr/share/k3sd"
     code = f"import sys; sys.path[0] = '{share}'; from k3sd.__main__ import main; sys.argv = ['k3sd', '--version']; main()"
-    done = subprocess.run(["/usr/bin/python3", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(["/usr/bin/python3", "-B", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("k3sd version")
     installed = {path.relative_to(share) for path in share.rglob("*") if path.is_file()}
     assert Path("k3sd/__main__.py") in installed
