@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.support import kubectl
+
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 
@@ -38,6 +40,24 @@ ip link set eth0 up
 ip route add default via {gateway}
 echo ready
 exec sleep infinity
+"""
+
+
+ASK = """
+import http.client, json, ssl, sys
+how = json.loads(sys.stdin.readline())
+tls = "/var/lib/rancher/k3s/server/tls/"
+context = ssl.create_default_context(cafile=tls + "server-ca.crt")
+headers = {"Content-Type": "application/json"}
+if how["token"]:
+    headers["Authorization"] = "Bearer " + how["token"]
+else:
+    context.load_cert_chain(tls + "client-admin.crt", tls + "client-admin.key")
+connection = http.client.HTTPSConnection("127.0.0.1", 6443, context=context, timeout=30)
+connection.request(how["method"], how["path"], sys.stdin.read() or None, headers)
+answer = connection.getresponse()
+print(answer.status)
+print(answer.read().decode())
 """
 
 
@@ -146,6 +166,22 @@ class Server:
     def kubectl(self, *argv: str, check: bool = True, stdin: str | None = None, timeout: float = 120) -> str:
         command = [self.kubectl_program, "--kubeconfig", "/etc/rancher/k3s/k3s.yaml", *argv]
         return self.machine.run(command, check=check, stdin=stdin, timeout=timeout)
+
+    def ask(self, method: str, path: str, body: str = "", *, token: str = "") -> tuple[int, str]:
+        """Status and body of the API server's answer to the bearer of ``token``, or to the admin."""
+        how = json.dumps({"method": method, "path": path, "token": token})
+        out = self.machine.run(["/usr/bin/python3", "-c", ASK], stdin=f"{how}\n{body}")
+        status, _, text = out.partition("\n")
+        return int(status), text
+
+    def token(self, account: str) -> str:
+        """A token for a service account, made with the verb where kubectl has it."""
+        if kubectl.version(self.kubectl_program) >= kubectl.CREATES_TOKENS:
+            return self.kubectl("create", "token", account).strip()
+        namespace = self.kubectl("config", "view", "--minify", "-o", "jsonpath={..namespace}") or "default"
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
+        out = self.kubectl("create", "--raw", path, "-f", "-", stdin="{}")
+        return str(json.loads(out)["status"]["token"])
 
     def get(self, *argv: str) -> Any:
         return json.loads(self.kubectl("get", *argv, "-o", "json"))

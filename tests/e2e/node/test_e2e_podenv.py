@@ -142,7 +142,7 @@ def test_nothing_of_a_deleted_pod_stays(k: Server) -> None:
 
 
 def ask_kubelet(k: Server, path: str, token: str = "") -> str:
-    """Status and start of the body of the kubelet's answer."""
+    """Status and body of the kubelet's answer."""
     script = (
         "import ssl, sys, urllib.request as u, urllib.error as e\n"
         "r = u.Request('https://127.0.0.1:10250' + sys.argv[1])\n"
@@ -150,7 +150,7 @@ def ask_kubelet(k: Server, path: str, token: str = "") -> str:
         "t and r.add_header('Authorization', 'Bearer ' + t)\n"
         "try: a = u.urlopen(r, context=ssl._create_unverified_context(), timeout=10)\n"
         "except e.HTTPError as x: a = x\n"
-        "print(a.status, a.read(200).decode())\n"
+        "print(a.status, a.read().decode())\n"
     )
     return k.machine.run(["/usr/bin/python3", "-c", script, path], stdin=token)
 
@@ -160,7 +160,7 @@ def test_the_kubelet_asks_the_api_server_who_may(k: Server) -> None:
         k.kubectl("create", "serviceaccount", name)
     k.kubectl("create", "clusterrole", "reads-metrics", "--verb=get", "--resource=nodes/metrics")
     k.kubectl("create", "clusterrolebinding", "reads-metrics", "--clusterrole=reads-metrics", "--serviceaccount=podenv:reader")
-    reader, stranger = (k.kubectl("create", "token", name).strip() for name in ("reader", "stranger"))
+    reader, stranger = (k.token(name) for name in ("reader", "stranger"))
     metrics = ask_kubelet(k, "/metrics/resource", reader)
     assert metrics.startswith("200 # TYPE ")
     assert "# TYPE node_cpu_usage_seconds_total counter" in metrics

@@ -133,25 +133,11 @@ def test_stop_leaves_pods_running(server: Server, web: dict[str, tuple[str, int]
 
 
 def test_bad_requests_are_answered_like_upstream(server: Server) -> None:
-    url = "https://127.0.0.1:6443/api/v1/namespaces/default/configmaps"
-    code, status = post(server, url, b"x" * (3 * 1024 * 1024 + 1))
-    assert (code, status["reason"]) == (413, "RequestEntityTooLarge")
-    code, status = post(server, url, b"{")
-    assert (code, status["reason"]) == (400, "BadRequest")
-
-
-def post(server: Server, url: str, body: bytes) -> tuple[int, dict[str, str]]:
-    """curl on the machine, as the admin."""
-    tls = "/var/lib/rancher/k3s/server/tls"
-    file = server.machine.base / "body"
-    file.write_bytes(body)
-    out = server.machine.run(
-        ["curl", "-s", "--cacert", f"{tls}/server-ca.crt",
-         "--cert", f"{tls}/client-admin.crt", "--key", f"{tls}/client-admin.key",
-         "-H", "Content-Type: application/json", "--data-binary", f"@{file}", "-w", "\n%{http_code}", url]
-    )  # fmt: skip
-    text, _, code = out.rpartition("\n")
-    return int(code), json.loads(text)
+    path = "/api/v1/namespaces/default/configmaps"
+    code, text = server.ask("POST", path, "x" * (3 * 1024 * 1024 + 1))
+    assert (code, json.loads(text)["reason"]) == (413, "RequestEntityTooLarge")
+    code, text = server.ask("POST", path, "{")
+    assert (code, json.loads(text)["reason"]) == (400, "BadRequest")
 
 
 def test_killall_leaves_the_machine_as_it_was(server: Server, web: dict[str, tuple[str, int]]) -> None:
