@@ -27,11 +27,12 @@ DRAIN_SECONDS = 3.0
 
 
 def main() -> int:
-    """Returns the exit code; 1 with one clear line when the datastore cannot be used."""
+    """Returns the exit code, with one clear line when the datastore cannot be used: ``REFUSED`` unless it may work later."""
     settings, sockets = inherit("control-plane")
     import uvloop
 
-    from k3sd.datastore.backend import DatastoreError
+    from k3sd.datastore.backend import DatastoreError, Unavailable
+    from k3sd.procs.child import REFUSED
 
     reporter = Reporter()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -40,7 +41,7 @@ def main() -> int:
         except DatastoreError as error:
             log.error("%s", error)
             reporter.status(f"datastore: {error}")
-            return 1
+            return 1 if isinstance(error, Unavailable) else REFUSED
     return 0
 
 

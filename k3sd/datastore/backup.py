@@ -120,6 +120,30 @@ async def check(endpoint: str, *, data_dir: Path, tls: TLS | None = None) -> Che
     return await asyncio.to_thread(_check_server, _server_log(driver, endpoint, tls or TLS()))
 
 
+async def find(endpoint: str, *, data_dir: Path, tls: TLS | None = None) -> None:
+    """Look whether an SQLite file or a database of an SQL server is a datastore. Raises DatastoreError where it is not."""
+    driver = driver_of(endpoint)
+    if driver == "sqlite":
+        await asyncio.to_thread(_find_file, sqlite_path(endpoint, data_dir))
+    else:
+        await asyncio.to_thread(_find_server, _server_log(driver, endpoint, tls or TLS()))
+
+
+def _find_file(path: Path) -> None:
+    try:
+        with contextlib.closing(_read_only(path)) as db:
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'kine'").fetchone():
+                raise DatastoreError(f"{path} has no table kine")
+    except sqlite3.DatabaseError as e:
+        raise DatastoreError(f"{path}: {e}") from e
+
+
+def _find_server(log: ServerLog) -> None:
+    with _connected(log):
+        if not log._columns():
+            raise DatastoreError(f"the {log.product} database at {log.where} has no table kine")
+
+
 def _durable(partial: Path, path: Path) -> None:
     with open(partial, "rb") as file:
         os.fsync(file.fileno())

@@ -18,6 +18,7 @@ from typing import Any
 
 from k3sd.datastore import mvcc, open_backend
 from k3sd.datastore.backend import Backend, DatastoreError, KeyValue
+from k3sd.datastore.backup import find
 from k3sd.datastore.endpoint import TLS, driver_of
 from k3sd.datastore.store import LogStore
 
@@ -60,7 +61,11 @@ async def migrate(
         raise DatastoreError("a memory datastore cannot be migrated: it lives in its own process only")
     if source == target:
         raise DatastoreError("source and target of the migration are the same datastore")
+    if driver_of(source) != "etcd":
+        await find(source, data_dir=data_dir, tls=source_tls)  # opening it would make one
     async with _opened(source, data_dir, source_tls) as old, _opened(target, data_dir, target_tls) as new:
+        if not (await _some_keys(old))[1]:
+            raise DatastoreError("the source of the migration holds no keys; check its URL")
         await _claim(new)
         copied = kept = removed = 0
         for _ in range(ROUNDS):
@@ -110,12 +115,18 @@ async def _claim(target: Backend) -> None:
     if marker is not None:
         log.info("going on with an interrupted migration")
         return
-    first = await target.list("\0", mvcc.LAST_KEY, limit=len(INTERNAL) + 1, keys_only=True)
-    if others := [kv.key for kv in first.kvs if kv.key not in INTERNAL]:
+    count, others = await _some_keys(target)
+    if others:
         raise DatastoreError(
-            f"the target of the migration holds {first.count} keys already (such as {others[0]!r}); name an empty database"
+            f"the target of the migration holds {count} keys already (such as {others[0]!r}); name an empty database"
         )
     await target.create(MARKER, json.dumps({"state": "filling"}).encode())
+
+
+async def _some_keys(store: Backend) -> tuple[int, list[str]]:
+    """How many keys there are, and a few that belong to the cluster."""
+    first = await store.list("\0", mvcc.LAST_KEY, limit=len(INTERNAL) + 1, keys_only=True)
+    return first.count, [kv.key for kv in first.kvs if kv.key not in INTERNAL]
 
 
 async def _pages(store: Backend, *, keys_only: bool, revision: int = 0) -> AsyncIterator[tuple[int, list[KeyValue]]]:

@@ -18,6 +18,8 @@ BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_CAP_SECONDS = 30.0
 STABLE_SECONDS = 60.0
 """A child that ran this long starts again from the first backoff."""
+REFUSED = 78
+"""The exit code (EX_CONFIG) of a child that said why it cannot work and that trying again will not help."""
 
 
 def next_backoff(previous_seconds: float, ran_seconds: float) -> float:
@@ -73,6 +75,9 @@ class Child:
         self.process: subprocess.Popen[bytes] | None = None
         self.notify: socket.socket | None = None
         self.ready = False
+        self.worked = False
+        """It was ready at least once."""
+        self.refused = False
         self.status = ""
         self.wanted = False
         self.backoff_seconds = 0.0
@@ -136,6 +141,7 @@ class Child:
         ran = time.monotonic() - self._started
         self.process = None
         self.ready, self.kill_at, self.alive_by = False, None, None
+        self.refused = code == REFUSED
         if self.wanted:
             self.plan_start(ran)
         return describe_exit(code)

@@ -104,6 +104,7 @@ class Parent:
         self._signals: set[int] = set()
         self._stop_by: float | None = None
         self._ready = False
+        self._exit_code = 0
         self._status = ""
         self._watchdog_at: float | None = None
         self._settings_fd = self._settings_file(plan.settings)
@@ -134,7 +135,7 @@ class Parent:
                     os.read(wake_read, 4096)
             self._turn()
         say("stopped")
-        return 0
+        return self._exit_code
 
     def _finished(self) -> bool:
         return self._stop_by is not None and not any(c.process for c in self.children)
@@ -156,6 +157,11 @@ class Parent:
             self._hear(child)
             if why := child.exited():
                 self._forget(child)
+                if child.refused and not child.worked:
+                    # It said why: who started us shall see that it failed.
+                    self._exit_code = 1
+                    self._begin_stop()
+                    continue
                 say(f"{child.spec.name} {why}", 6 if not child.wanted else 4)
             if why := child.kill_if_due(now):
                 say(f"{child.spec.name} {why}", 4)
@@ -185,7 +191,7 @@ class Parent:
         for line in child.messages():
             key, _, value = line.partition("=")
             if key == "READY" and value == "1":
-                child.ready = True
+                child.ready = child.worked = True
             elif key == "STATUS":
                 child.status = value
             elif key == "WATCHDOG" and self.notify.watchdog_seconds:

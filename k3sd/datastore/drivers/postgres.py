@@ -48,7 +48,15 @@ _BYTES = psycopg2.extensions.new_type(
 def parse_dsn(endpoint: str, tls: TLS) -> str:
     """The libpq URI for K3s's ``postgres://...``, with its defaults."""
     rest = endpoint.partition("://")[2]
-    parts = urlsplit(f"postgres://{rest or DEFAULT_AUTHORITY + '/'}")
+    try:
+        parts = urlsplit(f"postgres://{rest or DEFAULT_AUTHORITY + '/'}")
+        _ = parts.port
+    except ValueError:
+        # The error itself may quote a part of the password.
+        raise DatastoreError(
+            "datastore endpoint is not a PostgreSQL URI: write postgres://user:password@host:port/database, with characters "
+            "such as / # ? @ of the password as %2F %23 %3F %40"
+        ) from None
     query = dict(parse_qsl(parts.query))
     if tls:
         for name, value in (("sslcert", tls.certfile), ("sslkey", tls.keyfile), ("sslrootcert", tls.cafile)):

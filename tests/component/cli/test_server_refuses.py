@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -82,3 +84,22 @@ def test_not_root(tmp_path: Path) -> None:
 def test_fewer_privileges(tmp_path: Path) -> None:
     said = refuse(tmp_path, "true", f"setpriv --bounding-set -net_admin --inh-caps -net_admin {SERVER}")
     assert "privileges: root has no CAP_NET_ADMIN here; run the surrounding container with CAP_NET_ADMIN" in said
+
+
+def test_a_database_of_another_application_ends_the_start(tmp_path: Path) -> None:
+    database = tmp_path / "other.db"
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        db.execute("CREATE TABLE kine (a)")
+    before = database.read_bytes()
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"data-dir: {tmp_path}/data\nnode-ip: 127.0.0.1\ndisable-agent: true\nwrite-kubeconfig: {tmp_path}/k3s.yaml\n"
+        f"datastore-endpoint: sqlite://{database}\n"
+    )
+    command = ["unshare", "-n", "sh", "-c", f"ip link set lo up; exec {SERVER}"]
+    environ = os.environ | {"K3S_CONFIG_FILE": str(config)}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count(f"table kine of {database} is not kine's") == 1
+    assert "Traceback" not in done.stderr
+    assert database.read_bytes() == before

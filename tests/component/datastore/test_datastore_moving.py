@@ -160,6 +160,24 @@ async def test_migrations_that_make_no_sense(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("driver", ["sqlite", "postgres", "mariadb"])
+async def test_a_source_that_is_not_there_is_not_made(driver: str, tmp_path: Path, database_server: Servers) -> None:
+    source = Harness(driver, tmp_path, database_server(driver)).endpoint or f"sqlite://{tmp_path}/old.db"
+    target = tmp_path / "new.db"
+    for _ in range(2):
+        with pytest.raises(DatastoreError, match=r"old.db does not exist|database .*does not exist|Unknown database"):
+            await migrate.migrate(source, f"sqlite://{target}", data_dir=tmp_path)
+        assert not target.exists() and not (tmp_path / "old.db").exists()
+
+
+async def test_a_source_without_keys_is_a_mistake(tmp_path: Path) -> None:
+    store = open_backend("", data_dir=tmp_path, upkeep=False)
+    await store.start()
+    await store.stop()
+    with pytest.raises(DatastoreError, match="holds no keys; check its URL"):
+        await migrate.migrate("", f"sqlite://{tmp_path}/new.db", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "postgres", "mariadb"])
 @pytest.mark.parametrize("target", ["sqlite", "postgres", "mariadb"])
 async def test_backup_and_restore(driver: str, target: str, tmp_path: Path, database_server: Servers) -> None:
     old = await filled(driver, tmp_path / "old", database_server)

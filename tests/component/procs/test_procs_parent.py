@@ -121,6 +121,38 @@ def test_reload_that_fails_keeps_running(running: Running) -> None:
     assert running.ask() == child
 
 
+REFUSES = """
+import os, sys
+sys.path.insert(0, {root!r})
+from k3sd.procs.child import REFUSED
+from k3sd.procs.inherit import Reporter
+if os.path.exists({flag!r}):
+    Reporter().ready("serving")
+    os.remove({flag!r})
+print("refused", flush=True)
+sys.exit(REFUSED)
+"""
+
+
+def test_a_child_that_cannot_ever_work_ends_the_start(tmp_path: Path) -> None:
+    child = REFUSES.format(root=str(ROOT), flag=str(tmp_path / "flag"))
+    code = PARENT.format(root=str(ROOT), child=child, port=free_port())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout) == (1, "refused\n")
+
+
+def test_what_worked_once_is_tried_again_whatever_a_child_says(tmp_path: Path) -> None:
+    (tmp_path / "flag").touch()
+    child = REFUSES.format(root=str(ROOT), flag=str(tmp_path / "flag"))
+    code = PARENT.format(root=str(ROOT), child=child, port=free_port())
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(3)] == ["refused\n"] * 3
+    process.terminate()
+    assert process.wait(10) == 0
+    process.stdout.close()
+
+
 def test_a_used_port_is_named(tmp_path: Path) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))

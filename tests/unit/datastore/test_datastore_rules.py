@@ -75,11 +75,17 @@ def test_endpoints_name_drivers(endpoint: str, driver: str) -> None:
         ("nats://h", "unknown scheme 'nats'"),
         ("mysql://root@h", "not a MySQL DSN"),
         ("mysql://root@pipe(x)/db", "protocol 'pipe' is not known"),
+        ("postgres://u:p@[h/db", "not a PostgreSQL URI"),
+        ("postgres://u:p@h:port/db", "not a PostgreSQL URI"),
+        ("postgres://u:secret/word@h/db", "such as / # [?] @ of the password as %2F %23 %3F %40"),
+        ("postgres://u:secret#word@h/db", "not a PostgreSQL URI"),
     ],
 )
 def test_endpoints_that_are_wrong(endpoint: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(DatastoreError, match=message):
+    with pytest.raises(DatastoreError, match=message) as caught:
         open_backend(endpoint, data_dir=tmp_path)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
 CERTS = TLS("/ca", "/cert", "/key")
