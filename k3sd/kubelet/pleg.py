@@ -163,6 +163,8 @@ class PodCache:
             self._drop(uid, id_)
             return False
         record = sandbox_record(answer.status)
+        if old is not None and not record.is_ready:
+            record.ips = record.ips or old.ips  # a stopped sandbox has none, and the ended pod's stay on record
         state.name = state.name or answer.status.labels.get(POD_NAME, answer.status.metadata.name)
         state.namespace = state.namespace or answer.status.labels.get(POD_NAMESPACE, answer.status.metadata.namespace)
         if record != old:

@@ -96,6 +96,11 @@ class PodState:
     def ips(self) -> tuple[str, ...]:
         return next((s.ips for s in self.sandboxes if s.is_ready), ())
 
+    @property
+    def last_ips(self) -> tuple[str, ...]:
+        """What the newest sandbox with addresses has or had."""
+        return next((s.ips for s in self.sandboxes if s.ips), ())
+
     def put(self, record: ContainerRecord) -> None:
         """Add or replace by id, keeping the newest first."""
         self.containers = [c for c in self.containers if c.id != record.id] + [record]

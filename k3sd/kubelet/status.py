@@ -103,8 +103,9 @@ def _set_ips(pod: Obj, state: PodState, given: StatusInput, status: Obj) -> None
         if podinfo.is_host_network(pod):
             addresses = list(given.host_ips[:2])
     if not addresses and given.is_terminal:
-        # A stopped sandbox has no address any more; what the pod had stays on record.
-        addresses = [entry["ip"] for entry in given.old.get("podIPs") or []]
+        # A stopped sandbox has no address any more; what the pod had stays on record (``getPodIPs`` of the PLEG).
+        addresses = list(_by_family(state.last_ips, given.host_ips))
+        addresses = addresses or [entry["ip"] for entry in given.old.get("podIPs") or []]
     if addresses:
         status["podIP"] = addresses[0]
         status["podIPs"] = [{"ip": ip} for ip in addresses]

@@ -35,7 +35,7 @@ class FakeCRI:
         ]
 
     async def pod_sandbox_status(self, id_: str) -> Any:
-        network = messages.PodSandboxNetworkStatus(ip="10.42.0.9")
+        network = messages.PodSandboxNetworkStatus(ip="10.42.0.9" if self.sandbox_ready else "")
         metadata = messages.PodSandboxMetadata(name="p", namespace="ns")
         status = messages.PodSandboxStatus(id=id_, state=0 if self.sandbox_ready else 1, network=network, metadata=metadata)
         return messages.PodSandboxStatusResponse(status=status)
@@ -113,6 +113,7 @@ async def test_a_dead_sandbox_is_seen(world: World) -> None:
     await cache._settling["s"]
     sandbox = cache.get("u").sandbox
     assert sandbox is not None and not sandbox.is_ready
+    assert (cache.get("u").ips, cache.get("u").last_ips) == ((), ("10.42.0.9",)), "an ended pod's address stays on record"
 
 
 def status(tmp_path: Path, file: bytes | None, log: bytes, policy: str = "File", code: int = 1, message: str = "") -> Any:

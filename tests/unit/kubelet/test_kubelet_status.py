@@ -211,6 +211,12 @@ def test_verdict_ends_the_pod_and_the_address_stays() -> None:
     assert condition(status, "ContainersReady")["reason"] == "PodFailed"
 
 
+def test_a_pod_that_ended_before_its_first_status_keeps_its_address() -> None:
+    runtime = state(record("a", "exited"), sandbox=False)
+    status = compute_status(NEVER, runtime, StatusInput(old={}, host_ips=("192.0.2.1",), is_terminal=True, now=NOW))
+    assert (status["phase"], status["podIPs"]) == ("Succeeded", [{"ip": "10.42.0.5"}])
+
+
 def test_lost_container_of_a_terminated_pod() -> None:
     running = status_of(pod(), state(record("a")))
     final = terminate_status(pod(), running)
