@@ -44,7 +44,7 @@ def load(path: Path = REGISTRIES_FILE) -> Registries:
     except FileNotFoundError:
         return Registries()
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RegistriesError(f"{path}: not valid YAML: {error}") from error
+        raise RegistriesError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     return parse(raw, str(path))
 
 

@@ -42,7 +42,7 @@ def parse_manifest(data: bytes, file: str, node_name: str) -> Obj:
     try:
         pod: Any = yaml.safe_load(data)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{file}: neither valid YAML nor JSON: {error}") from error
+        raise ManifestError(f"{file}: neither valid YAML nor JSON: {' '.join(str(error).split())}") from error
     if not isinstance(pod, dict) or pod.get("kind") != "Pod" or pod.get("apiVersion") != "v1":
         raise ManifestError(f"{file}: must hold one object of apiVersion v1, kind Pod")
     meta, spec = pod.get("metadata"), pod.get("spec")

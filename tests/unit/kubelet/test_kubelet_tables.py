@@ -520,6 +520,7 @@ def test_bad_manifest_is_named(data: bytes, message: str) -> None:
     with pytest.raises(staticpods.ManifestError) as caught:
         staticpods.parse_manifest(data, "/m/x.yaml", "n")
     assert str(caught.value).startswith("/m/x.yaml: ") and message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_eviction_reclaims_first_and_holds_the_pressure() -> None:
