@@ -19,10 +19,11 @@ AGGREGATED_GROUP = "apidiscovery.k8s.io"
 
 
 class Discovery:
-    """Answers ``/api``, ``/apis`` and below."""
+    """Answers ``/api``, ``/apis`` and below. ``address`` is where clients reach the server, as ``host:port``."""
 
-    def __init__(self, served: ServedResources) -> None:
+    def __init__(self, served: ServedResources, address: str = "") -> None:
         self._served = served
+        self._addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}] if address else []
         self._generation = 0
         self._cache: dict[tuple[str, str], tuple[bytes, str]] = {}
 
@@ -57,7 +58,7 @@ class Discovery:
                 return {
                     "kind": "APIVersions",
                     "versions": list(self._served.groups.get("", ())),
-                    "serverAddressByClientCIDRs": [],
+                    "serverAddressByClientCIDRs": self._addresses,
                 }
             case ["apis"]:
                 groups = [self._group(g) for g in self._served.groups if g]

@@ -82,6 +82,14 @@ def advertised(settings: Settings) -> str:
     return settings.advertise_address or settings.node_ip
 
 
+def server_address(settings: Settings) -> str:
+    """``host:port`` for discovery; "" when the settings name no address."""
+    if not _is_configured(settings):
+        return ""
+    host = advertised(settings)
+    return f"[{host}]:{settings.advertise_port}" if ":" in host else f"{host}:{settings.advertise_port}"
+
+
 def _is_configured(settings: Settings) -> bool:
     return bool(settings.advertise_address or settings.node_ips)
 

@@ -16,6 +16,7 @@ from k3sd import KUBERNETES_VERSION
 from k3sd.apimachinery import codec
 from k3sd.apimachinery.errors import Obj, StatusError
 from k3sd.apiserver.discovery import Discovery
+from k3sd.apiserver.kubernetes_service import server_address
 from k3sd.apiserver.metrics import Metrics
 from k3sd.apiserver.openapi import OpenAPI
 from k3sd.apiserver.requestinfo import Query, parse_query_multi
@@ -58,7 +59,7 @@ class NonResource:
         self._server = server
         registry = server.registry
         self.metrics = Metrics(registry)
-        self.discovery = Discovery(registry.served)
+        self.discovery = Discovery(registry.served, server_address(registry.settings))
         self.openapi = OpenAPI(registry.served, registry.custom)
 
     async def handle(self, request: web.BaseRequest, path: str, query: Query) -> Answer:

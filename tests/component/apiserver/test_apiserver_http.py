@@ -618,6 +618,13 @@ async def test_delete_collection(http: Http) -> None:
     assert (status, body["reason"]) == (405, "MethodNotAllowed")
 
 
+async def test_discovery_names_the_servers_address(http: Http, server: TestServer) -> None:
+    _, _, body = await http("GET", "/api")
+    settings = server.registry.settings
+    address = f"{settings.advertise_address or settings.node_ip}:{settings.advertise_port}"
+    assert body["serverAddressByClientCIDRs"] == [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]
+
+
 async def test_tables(http: Http) -> None:
     await http("POST", CONFIGMAPS, configmap("a", k="v"))
     accept = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
