@@ -100,11 +100,11 @@ async def test_a_quota_follows_what_comes_and_goes():
         )
         await h.create(resources.DEPLOYMENTS, {"metadata": {"name": "d", "namespace": "shop"}, "spec": {}})
         await h.create(resources.SECRETS, {"metadata": {"name": "s", "namespace": "other"}})
-        await h.settle()
+        await h.settle(3)  # a count waits until nobody has charged the quota for a moment, and for the events of all kinds
         used = h.only(resources.RESOURCEQUOTAS)["status"]["used"]
         assert used == {"pods": "1", "cpu": "300m", "count/deployments.apps": "1", "secrets": "0", "services.nodeports": "0"}
         await h.status(resources.PODS, one, phase="Succeeded")
-        await h.settle(2)
+        await h.settle(3)
         assert h.only(resources.RESOURCEQUOTAS)["status"]["used"]["cpu"] == "0"
         await h.status(resources.RESOURCEQUOTAS, made, hard={"pods": "99"})
         await h.settle()
