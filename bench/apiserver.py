@@ -220,10 +220,11 @@ def main() -> None:
 async def peer(binary: str, seconds: float, only: str) -> None:
     """The same load on a kube-apiserver; CPU time is its own and etcd's."""
     os.environ["K3SD_TEST_KUBE_APISERVER"] = binary
-    sys.path[:0] = [str(ROOT / "tests" / "component" / name) for name in ("datastore", "etcdface")]
-    from datastore_servers import SERVERS
+    sys.path.insert(0, str(ROOT / "tests" / "component" / "etcdface"))
     from kube_apiserver import TOKEN as PEER_TOKEN
     from kube_apiserver import KubeAPIServer
+
+    from tests.support.datastore_servers import SERVERS
 
     global TOKEN
     TOKEN = PEER_TOKEN

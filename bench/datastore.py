@@ -28,8 +28,6 @@ from k3sd.datastore import open_backend
 from k3sd.datastore.backend import Backend
 from k3sd.datastore.mvcc import KEEP_REVISIONS, prefix_end
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "component" / "datastore"))
-
 VALUE = b'{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"x"},"data":{"k":"' + b"x" * 1230 + b'"}}'
 PREFIX = "/registry/configmaps/"
 END = prefix_end(PREFIX)
@@ -173,7 +171,7 @@ def said_ready(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.asynccontextmanager
 async def opened(driver: str, kine: str) -> AsyncIterator[tuple[Store, Disk]]:
-    from datastore_servers import SERVERS
+    from tests.support.datastore_servers import SERVERS
 
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="k3sd-bench-"))

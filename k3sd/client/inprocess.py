@@ -5,20 +5,39 @@ What is read is shared with the watch cache: read-only. Requests skip authorizat
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from k3sd.apimachinery import codec, schema
-from k3sd.apimachinery.errors import Obj
+from k3sd.apimachinery.errors import Obj, service_unavailable
 from k3sd.apimachinery.resource import Resource
 from k3sd.apiserver.options import DeleteRequest, ListOptions
 from k3sd.apiserver.patching import Patch
 from k3sd.apiserver.request import LOOPBACK, RequestContext, UserInfo, Verb
 from k3sd.apiserver.served import subresource as find_subresource
 from k3sd.client.api import DeleteOptions, List, PatchType, WatchEvent
+from k3sd.datastore.backend import DatastoreError
 
 if TYPE_CHECKING:
     from k3sd.apiserver.registry import Registry
+    from k3sd.apiserver.watching import Watch
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _as_over_http(method: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """A datastore that does not answer is StatusError ServiceUnavailable, which callers of either transport expect."""
+
+    @functools.wraps(method)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await method(*args, **kwargs)
+        except DatastoreError as error:
+            raise service_unavailable(str(error)) from error
+
+    return call
 
 
 class InProcessClient:
@@ -66,12 +85,14 @@ class InProcessClient:
         if not decision.allowed:
             raise forbidden_error(ctx, decision)
 
+    @_as_over_http
     async def get(self, resource: Resource, name: str, namespace: str | None = None, *, subresource: str = "") -> Obj:
         ctx = self._context("get", resource, namespace, name, subresource)
         if subresource not in ("", "status"):
             return (await self._registry.handle(ctx, "get", None)).obj
         return (await self._registry.fetch(ctx)).obj
 
+    @_as_over_http
     async def list(
         self,
         resource: Resource,
@@ -90,6 +111,7 @@ class InProcessClient:
         answer = await self._registry.list(ctx, options)
         return List([i.obj for i in answer.items], str(answer.revision), answer.continue_)
 
+    @_as_over_http
     async def create(
         self,
         resource: Resource,
@@ -109,6 +131,7 @@ class InProcessClient:
             return (await self._registry.handle(ctx, "create", _own(obj, resource, subresource))).obj
         return (await self._registry.create(ctx, _own(obj, resource))).obj
 
+    @_as_over_http
     async def update(
         self, resource: Resource, obj: Obj, *, subresource: str = "", dry_run: bool = False, field_manager: str = ""
     ) -> Obj:
@@ -119,6 +142,7 @@ class InProcessClient:
         item, _ = await self._registry.update(ctx, _own(obj, resource))
         return item.obj
 
+    @_as_over_http
     async def patch(
         self,
         resource: Resource,
@@ -139,6 +163,7 @@ class InProcessClient:
         item, _ = await self._registry.patch(ctx, body)
         return item.obj
 
+    @_as_over_http
     async def delete(
         self, resource: Resource, name: str, namespace: str | None = None, options: DeleteOptions | None = None
     ) -> Obj:
@@ -147,6 +172,7 @@ class InProcessClient:
         item, _ = await self._registry.delete(ctx, _request(options))
         return item.obj
 
+    @_as_over_http
     async def delete_collection(
         self,
         resource: Resource,
@@ -180,13 +206,21 @@ class InProcessClient:
         del allow_bookmarks
         options = ListOptions(resource_version, timeout_seconds=timeout_seconds, endless=not timeout_seconds)
         options.select(label_selector, field_selector)
-        watch = await self._registry.watch(ctx, options)
+        watch = await self._open(ctx, options)
         try:
-            while changes := await watch.next():
+            while changes := await self._next(watch):
                 for type_, item in changes:
                     yield WatchEvent(type_, item.obj)
         finally:
             watch.close()
+
+    @_as_over_http
+    async def _open(self, ctx: RequestContext, options: ListOptions) -> Watch:
+        return await self._registry.watch(ctx, options)
+
+    @_as_over_http
+    async def _next(self, watch: Watch) -> Any:
+        return await watch.next()
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 from datastore_proxy import between
-from datastore_servers import SERVERS, Server, etcd_cluster
 
 from k3sd.datastore import open_backend
 from k3sd.datastore.backend import Backend
 from k3sd.datastore.drivers.server import ServerLog
 from k3sd.datastore.mvcc import prefix_end
 from k3sd.datastore.shared import SharedStore
+from tests.support.datastore_servers import SERVERS, Server, etcd_cluster
 
 from . import powercut
 from .history import END, PREFIX, History, check, client, fence, follow, read_again

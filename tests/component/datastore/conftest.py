@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from datastore_harness import DRIVERS, Harness
-from datastore_servers import SERVERS, Server
 
 from k3sd.datastore.backend import Backend
+from tests.support.datastore_servers import SERVERS, Server
 
 
 @pytest.fixture(scope="session")

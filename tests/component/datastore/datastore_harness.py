@@ -7,11 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from datastore_servers import Server
-
 from k3sd.datastore import open_backend
 from k3sd.datastore.backend import Backend
 from k3sd.datastore.mvcc import LAST_KEY
+from tests.support.datastore_servers import Server
 
 EMBEDDED = ["memory", "sqlite"]
 DRIVERS = [*EMBEDDED, "postgres", "mariadb", "etcd", "face"]

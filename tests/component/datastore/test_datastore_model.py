@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from datastore_harness import DRIVERS, Harness
-from datastore_servers import Server
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from k3sd.datastore.backend import Backend, Compacted, CompareFailed, Event
 from k3sd.datastore.mvcc import KEEP_REVISIONS, LAST_KEY, prefix_end
+from tests.support.datastore_servers import Server
 
 KEYS = [f"/registry/{kind}/{name}" for kind in ("a", "b") for name in ("x", "y", "x-1", "xY")]
 PREFIX = "/registry/"

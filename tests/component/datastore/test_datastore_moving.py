@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from datastore_harness import Harness
-from datastore_servers import Server, directory_for, etcd_member, etcd_ready, free_port, program, running
 
 from k3sd.datastore import migrate, open_backend
 from k3sd.datastore.backend import DatastoreError, KeyValue
 from k3sd.datastore.backup import backup, check, restore
 from k3sd.datastore.mvcc import KEEP_REVISIONS, prefix_end
+from tests.support.datastore_servers import Server, directory_for, etcd_member, etcd_ready, free_port, program, running
 
 PREFIX = "/registry/x/"
 RANGE = (PREFIX, prefix_end(PREFIX))

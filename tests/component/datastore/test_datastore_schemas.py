@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from datastore_harness import Harness
-from datastore_servers import Server
 
 from k3sd.datastore.backend import Backend, CompareFailed, DatastoreError, Event
 from k3sd.datastore.drivers.mysql import MySQLLog
@@ -22,6 +21,7 @@ from k3sd.datastore.drivers.postgres import PostgresLog
 from k3sd.datastore.drivers.server import ServerLog
 from k3sd.datastore.endpoint import TLS
 from k3sd.datastore.mvcc import KEEP_REVISIONS, prefix_end
+from tests.support.datastore_servers import Server
 
 PREFIX = "/registry/x/"
 RANGE = (PREFIX, prefix_end(PREFIX))

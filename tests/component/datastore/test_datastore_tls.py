@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 from datastore_certificates import authority
-from datastore_servers import SERVERS, Server, as_user, directory_for, program, running
 
 from k3sd.datastore import migrate, open_backend
 from k3sd.datastore.backend import Backend, DatastoreError
 from k3sd.datastore.backup import backup, check
 from k3sd.datastore.endpoint import TLS
+from tests.support.datastore_servers import SERVERS, Server, as_user, directory_for, program, running
 from tests.support.ports import free_port
 
 DRIVERS = ["postgres", "mariadb", "etcd"]

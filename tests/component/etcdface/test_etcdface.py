@@ -18,12 +18,12 @@ import grpc
 import grpc.aio
 import pytest
 from datastore_certificates import authority
-from datastore_servers import free_port
 
 from k3sd.datastore import etcdrpc, open_backend
 from k3sd.datastore.backend import Backend, DatastoreError
 from k3sd.datastore.mvcc import KEEP_REVISIONS
 from k3sd.etcdface.server import EtcdFace, ServerTLS
+from tests.support.ports import free_port
 
 A = b"/registry/x/a"
 

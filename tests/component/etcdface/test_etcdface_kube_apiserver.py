@@ -12,9 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 from datastore_certificates import authority
-from datastore_servers import SERVERS
 from kube_apiserver import BINARY, Face, Gone, KubeAPIServer, Object
 
+from tests.support.datastore_servers import SERVERS
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.skipif(not BINARY, reason="K3SD_TEST_KUBE_APISERVER names no kube-apiserver")
