@@ -1,4 +1,4 @@
-"""Debian 12 machines for end-to-end tests: roots from mmdebstrap, kept in the temporary directory, run by systemd-nspawn."""
+"""Debian 12 machines for end-to-end tests: roots from mmdebstrap, run by systemd-nspawn."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = "192.0.2.10"
+CACHE = Path("/var/cache/k3sd-tests")
+DISK = Path("/var/tmp")
+"""For roots. /tmp may be a small file system in memory, without devices and so full that a node evicts its pods."""
 BOOT_SECONDS = 60
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
 
@@ -53,6 +56,16 @@ def listed_packages(*kinds: str) -> list[str]:
     return [name for kind, name in rows if kind in kinds]
 
 
+@contextlib.contextmanager
+def directory_on_disk() -> Iterator[Path]:
+    """A temporary directory with room for a root."""
+    directory = Path(tempfile.mkdtemp(prefix="k3sd-test-", dir=DISK))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def make_root(directory: Path, packages: Sequence[str]) -> None:
     """Unpack a Debian with ``packages``; the archive is made once for each set of packages.
 
@@ -61,11 +74,12 @@ def make_root(directory: Path, packages: Sequence[str]) -> None:
     included = ",".join(packages)
     suite = os.environ.get("K3SD_TEST_SUITE", "bookworm")
     name = f"{suite}-{hashlib.sha256(included.encode()).hexdigest()[:12]}.tar"
-    cached = Path(tempfile.gettempdir()) / "k3sd-test-cache" / name
+    cached = CACHE / name
     if not cached.exists():
-        cached.parent.mkdir(mode=0o700, exist_ok=True)
+        CACHE.mkdir(exist_ok=True)
         part = cached.with_suffix(f".{os.getpid()}.tar")
-        run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={included}", suite, part, timeout=900)
+        environ = ["env", f"TMPDIR={DISK}"]
+        run(*environ, "mmdebstrap", "--quiet", "--variant=minbase", f"--include={included}", suite, part, timeout=900)
         part.rename(cached)
     directory.mkdir()
     run("tar", "-x", "-f", cached, "-C", directory)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.machine import ROOT, Machine, listed_packages, make_root, needs_machines, run, start
+from tests.e2e.machine import ROOT, Machine, directory_on_disk, listed_packages, make_root, needs_machines, run, start
 
 BASE = ["systemd-sysv", "dbus", "iproute2", "kmod", "procps", "nftables", "kubernetes-client", "busybox-static"]
 READY_SECONDS = 60
@@ -31,17 +31,16 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory, package: Path) -> Iterator[Machine]:
-    directory = tmp_path_factory.mktemp("machine")
-    root = directory / "root"
-    make_root(root, [*BASE, *listed_packages("run")])
-    # The distribution's own containerd is not the one k3sd runs.
-    (root / "etc/systemd/system/containerd.service").symlink_to("/dev/null")
-    shutil.copy(package, root / "root" / package.name)
-    run("chroot", root, "apt-get", "-q", "-y", "install", f"/root/{package.name}")
-    with start(root, directory / "console") as booted:
-        yield booted
-    shutil.rmtree(root, ignore_errors=True)
+def machine(package: Path) -> Iterator[Machine]:
+    with directory_on_disk() as directory:
+        root = directory / "root"
+        make_root(root, [*BASE, *listed_packages("run")])
+        # The distribution's own containerd is not the one k3sd runs.
+        (root / "etc/systemd/system/containerd.service").symlink_to("/dev/null")
+        shutil.copy(package, root / "root" / package.name)
+        run("chroot", root, "apt-get", "-q", "-y", "install", f"/root/{package.name}")
+        with start(root, directory / "console") as booted:
+            yield booted
 
 
 def test_the_installed_package_is_dormant_and_complete(machine: Machine) -> None:

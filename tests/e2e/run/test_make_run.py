@@ -5,14 +5,13 @@ Packages are installed before, through the same script, because the machine has 
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.machine import ROOT, Machine, listed_packages, make_root, needs_machines, run, start
+from tests.e2e.machine import ROOT, Machine, directory_on_disk, listed_packages, make_root, needs_machines, run, start
 
 FRESH = ["git", "make", "sudo", "ca-certificates", "iproute2", "procps", "nftables"]
 RUN_SECONDS = 240
@@ -36,14 +35,13 @@ def checkout(target: Path) -> None:
 
 
 @pytest.fixture(scope="module", params=["systemd", "no-systemd"])
-def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    directory = tmp_path_factory.mktemp("machine")
-    root = directory / "root"
-    make_root(root, [*FRESH, "systemd-sysv", "dbus", *listed_packages("run", "demo")])
-    checkout(root / "srv/k3sd")
-    with start(root, directory / "console", boot=request.param == "systemd") as running:
-        yield running
-    shutil.rmtree(root, ignore_errors=True)
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    with directory_on_disk() as directory:
+        root = directory / "root"
+        make_root(root, [*FRESH, "systemd-sysv", "dbus", *listed_packages("run", "demo")])
+        checkout(root / "srv/k3sd")
+        with start(root, directory / "console", boot=request.param == "systemd") as running:
+            yield running
 
 
 def test_make_run_shows_the_sample_application_and_make_stop_removes_it(machine: Machine) -> None:
