@@ -9,6 +9,7 @@ import base64
 import binascii
 import fnmatch
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +28,40 @@ class Credential:
     identity_token: str = ""
 
 
+_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_REFERENCE = re.compile(
+    rf"((?:(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?/)?{_PART}(?:/{_PART})*)"
+    r"(?::[\w][\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?",
+    re.ASCII,
+)
+
+
+def name_error(image: str) -> str:
+    """Why ``image`` is no reference, in upstream's words, or "" (``ParseNormalizedNamed``)."""
+    if re.fullmatch(r"[a-f0-9]{64}", image):
+        return f"invalid repository name ({image}), cannot specify 64-byte hexadecimal strings"
+    first, slash, rest = image.partition("/")
+    path = rest if slash and _is_registry(first) else image
+    repository = path.partition("@")[0].partition(":")[0]
+    if repository != repository.lower():
+        return f"invalid reference format: repository name ({repository}) must be lowercase"
+    found = _REFERENCE.fullmatch(image if path is not image else f"docker.io/{image}")
+    if found is None:
+        return "invalid reference format"
+    return "repository name must not be more than 255 characters" if len(found[1]) > 255 else ""
+
+
+def _is_registry(first: str) -> bool:
+    """Whether what stands before the first slash of an image's name is a host."""
+    return "." in first or ":" in first or first == "localhost" or first != first.lower()
+
+
 def normalize(image: str) -> str:
     """Registry, path and tag spelled out: ``busybox`` > ``docker.io/library/busybox:latest``."""
     name, at, digest = image.partition("@")
     first, slash, _ = name.partition("/")
-    if not slash or not ("." in first or ":" in first or first == "localhost"):
+    if not slash or not _is_registry(first):
         name = f"docker.io/{name}" if slash else f"docker.io/library/{name}"
     elif first == "index.docker.io":
         name = "docker.io" + name[len(first) :]

@@ -62,6 +62,10 @@ class ImageManager:
         """The container's image, pulled where its policy says so (``EnsureImageExists``). Raises StartError."""
         name = str(container.get("image") or "")
         policy = container.get("imagePullPolicy") or "IfNotPresent"
+        if wrong := credentials.name_error(name):
+            message = f'Failed to apply default image tag "{name}": couldn\'t parse image name "{name}": {wrong}'
+            event("Warning", "InspectFailed", message)
+            raise StartError("InvalidImageName", message)
         found = None
         if policy != "Always":
             found = await self._inspect(name, event)

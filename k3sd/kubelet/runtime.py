@@ -161,7 +161,7 @@ class PodRuntime:
         try:
             image = await self._images.ensure(pod, container, sandbox_config, record)
         except StartError as error:
-            record("Warning", "Failed", f"Error: {error.reason if 'BackOff' in error.reason else error.message}")
+            record("Warning", "Failed", f"Error: {error.reason}")
             raise
         config = await self._container_config(pod, container, state, image, record)
         try:

@@ -131,10 +131,9 @@ def _terminated(record: ContainerRecord) -> Obj:
         out["reason"] = record.reason
     if record.message:
         out["message"] = record.message
-    if record.started_at:
-        out["startedAt"] = _time(record.started_at)
-    if record.finished_at:
-        out["finishedAt"] = _time(record.finished_at)
+    # Upstream shows what never was as 1970.
+    out["startedAt"] = _time(record.started_at)
+    out["finishedAt"] = _time(record.finished_at)
     return out
 
 

@@ -226,6 +226,34 @@ async def test_missing_image_is_not_pulled(node: Node) -> None:
         "reason": "ErrImageNeverPull",
         "message": 'Container image "localhost:1/none:1" is not present with pull policy of Never',
     }
+    await node.kubelet.recorder.flush()
+    messages = [e["message"] for e in node.api.objects[resources.EVENTS].values() if e["reason"] == "Failed"]
+    assert messages == ["Error: ErrImageNeverPull"]
+
+
+async def test_a_name_that_is_none_is_not_looked_for(node: Node) -> None:
+    spec = make_pod("badname", "true")
+    spec["spec"]["containers"][0].update(image="UPPER/Bad")
+    await node.run(spec)
+    pod = await node.wait("badname", lambda p: waiting(p).get("reason") not in (None, "ContainerCreating"))
+    text = (
+        'Failed to apply default image tag "UPPER/Bad": couldn\'t parse image name "UPPER/Bad": '
+        "invalid reference format: repository name (Bad) must be lowercase"
+    )
+    assert state(pod)["state"]["waiting"] == {"reason": "InvalidImageName", "message": text}
+    await node.kubelet.recorder.flush()
+    found = {e["reason"]: e["message"] for e in node.api.objects[resources.EVENTS].values()}
+    assert (found["InspectFailed"], found["Failed"]) == (text, "Error: InvalidImageName")
+
+
+async def test_a_command_that_does_not_exist_never_started(node: Node) -> None:
+    spec = make_pod("nocommand", "", restartPolicy="Never")
+    spec["spec"]["containers"][0].update(command=["/no/such"])
+    await node.run(spec)
+    pod = await node.wait("nocommand", phase("Failed"))
+    ended = state(pod)["state"]["terminated"]
+    assert (ended["reason"], ended["exitCode"], ended["startedAt"]) == ("StartError", 128, "1970-01-01T00:00:00Z")
+    assert '"/no/such"' in ended["message"] and ended["finishedAt"] > "2020"
 
 
 async def test_deadline_ends_the_pod(node: Node) -> None:

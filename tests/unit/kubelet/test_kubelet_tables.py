@@ -373,11 +373,33 @@ def test_admission_messages() -> None:
         ("a/b:1", "docker.io/a/b:1"),
         ("reg.io/a", "reg.io/a:latest"),
         ("localhost:5000/a", "localhost:5000/a:latest"),
-        ("a@sha256:0", "docker.io/library/a@sha256:0"),
+        ("a@sha256:" + "0" * 64, "docker.io/library/a@sha256:" + "0" * 64),
     ],
 )
 def test_image_names(image: str, full: str) -> None:
     assert credentials.normalize(image) == full
+    assert credentials.name_error(image) == ""
+
+
+@pytest.mark.parametrize(
+    ("image", "error"),
+    [
+        ("UPPER/Bad", "invalid reference format: repository name (Bad) must be lowercase"),
+        ("docker.io/library/Bad:1", "invalid reference format: repository name (library/Bad) must be lowercase"),
+        ("images:ubuntu/24.04", "invalid reference format"),
+        ("https://example.com/x", "invalid reference format"),
+        ("web: 1", "invalid reference format"),
+        ("web:1:2", "invalid reference format"),
+        ("web@sha256:12", "invalid reference format"),
+        ("-web", "invalid reference format"),
+        ("a" * 64, f"invalid repository name ({'a' * 64}), cannot specify 64-byte hexadecimal strings"),
+        ("example.com/" + "a" * 250, "repository name must not be more than 255 characters"),
+        ("[::1]:5000/web:1", ""),
+        ("localhost/a__b-c/d.e:Tag_1@sha256:" + "0" * 64, ""),
+    ],
+)
+def test_wrong_image_names(image: str, error: str) -> None:
+    assert credentials.name_error(image) == error
 
 
 def test_pull_secrets() -> None:
