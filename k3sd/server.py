@@ -6,6 +6,7 @@ exits: its memory goes with it. In start order a server is containerd, control p
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,30 @@ from pathlib import Path
 from k3sd.procs.parent import Parent, Plan, say
 
 PID_FILE = "/run/k3s/k3sd.pid"
+SECRET_FLAGS = frozenset(
+    {"token", "t", "agent-token", "cluster-secret", "datastore-endpoint", "vpn-auth", "etcd-s3-access-key", "etcd-s3-secret-key",
+     "etcd-s3-session-token"}
+)  # fmt: skip
+_HIDDEN = "K3SD_ARGV_FD"
+
+
+def hide_secrets(argv: Sequence[str]) -> Sequence[str]:
+    """Start again without flags where one of them is a secret, which everybody could read in the process list meanwhile; they
+    travel in a file that only this process has. Returns the flags. (K3s writes over its own command line.)"""
+    if descriptor := os.environ.pop(_HIDDEN, ""):
+        with os.fdopen(int(descriptor), "rb") as file:
+            file.seek(0)
+            hidden: list[str] = json.load(file)
+        return hidden
+    names = {word.lstrip("-").partition("=")[0] for word in argv if word.startswith("-")}
+    if not names & SECRET_FLAGS:
+        return argv
+    command = sys.orig_argv[: len(sys.orig_argv) - len(argv)]
+    store = os.memfd_create("k3sd-argv", 0)
+    os.write(store, json.dumps(list(argv)).encode())
+    os.environ[_HIDDEN] = str(store)
+    sys.stderr.flush()
+    os.execv(sys.executable, command)
 
 
 def prepare(role: str, argv: Sequence[str], running: bool) -> tuple[int, Plan | None]:
@@ -53,6 +78,7 @@ def _write_pid() -> None:
 
 def main(role: str, argv: Sequence[str]) -> int:
     """Returns the exit code: 0 stopped as asked, 1 failed, 2 wrong options (a unit must not restart on that)."""
+    argv = hide_secrets(argv)
     code, plan = prepare(role, argv, running=False)
     if plan is None:
         return code

@@ -179,6 +179,8 @@ class _Resolver:
             families = [ip.version for ip in found]
             if len(families) != len(set(families)):
                 self.problem(self.origin("node-ip"), "node-ip has two addresses of one family", "give one per family")
+            for ip in found:
+                self.check_reachable("node-ip", ip)
             return found or [ipaddress.ip_address("127.0.0.1")]
         if interface:
             candidates = self.machine.interface_addresses(interface)
@@ -263,14 +265,25 @@ class _Resolver:
         text = self.loaded.text("advertise-address")
         if not text:
             return str((external or node_ips)[0])
-        self.check_address("advertise-address", text)
+        if (ip := self.check_address("advertise-address", text)) is not None:
+            self.check_reachable("advertise-address", ip)
         return text
 
-    def check_address(self, name: str, text: str) -> None:
+    def check_address(self, name: str, text: str) -> Address | None:
         try:
-            ipaddress.ip_address(text)
+            return ipaddress.ip_address(text)
         except ValueError:
             self.problem(self.origin(name), f"{name} is {text!r}, which is no address", "write one such as 192.0.2.10")
+            return None
+
+    def check_reachable(self, name: str, ip: Address) -> None:
+        """What the endpoints of a service may be (``ValidateNonSpecialIP``): pods and other nodes have to reach it."""
+        kinds = {"loopback": ip.is_loopback, "unspecified": ip.is_unspecified, "multicast": ip.is_multicast,
+                 "link-local": ip.is_link_local}  # fmt: skip
+        for kind in (kind for kind, found in kinds.items() if found):
+            where = self.origin(name, str(ip))
+            self.problem(where, f"{name} is {ip} ({kind}), which pods cannot reach", "give an address of a network card")
+            return
 
     def cluster_dns(self, service: list[Network]) -> str:
         given = self.addresses("cluster-dns")

@@ -20,7 +20,7 @@ def refuse(tmp_path: Path, before: str, command: str = SERVER) -> str:
     """What a server says that is started in network and mounts of its own, after the shell lines ``before``."""
     data = tmp_path / "data"
     config = tmp_path / "config.yaml"
-    config.write_text(f"data-dir: {data}\nnode-ip: 127.0.0.1\n")
+    config.write_text(f"data-dir: {data}\nnode-ip: 192.0.2.10\n")
     script = f"ip link set lo up\n{before}\n{command}\ncode=$?\nkill $(jobs -p) 2>/dev/null\nexit $code"
     environ = os.environ | {"K3S_CONFIG_FILE": str(config)}
     done = subprocess.run(
@@ -93,7 +93,7 @@ def test_a_database_of_another_application_ends_the_start(tmp_path: Path) -> Non
     before = database.read_bytes()
     config = tmp_path / "config.yaml"
     config.write_text(
-        f"data-dir: {tmp_path}/data\nnode-ip: 127.0.0.1\ndisable-agent: true\nwrite-kubeconfig: {tmp_path}/k3s.yaml\n"
+        f"data-dir: {tmp_path}/data\nnode-ip: 192.0.2.10\ndisable-agent: true\nwrite-kubeconfig: {tmp_path}/k3s.yaml\n"
         f"datastore-endpoint: sqlite://{database}\n"
     )
     command = ["unshare", "-n", "sh", "-c", f"ip link set lo up; exec {SERVER}"]
