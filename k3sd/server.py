@@ -16,8 +16,17 @@ from k3sd.procs.parent import Parent, Plan, say
 
 PID_FILE = "/run/k3s/k3sd.pid"
 SECRET_FLAGS = frozenset(
-    ["token", "t", "agent-token", "cluster-secret", "datastore-endpoint", "vpn-auth"]
-    + ["etcd-s3-access-key", "etcd-s3-secret-key", "etcd-s3-session-token"]
+    {
+        "token",
+        "t",
+        "agent-token",
+        "cluster-secret",
+        "datastore-endpoint",
+        "vpn-auth",
+        "etcd-s3-access-key",
+        "etcd-s3-secret-key",
+        "etcd-s3-session-token",
+    }
 )
 _HIDDEN = "K3SD_ARGV_FD"
 
