@@ -71,14 +71,18 @@ def stop_units() -> None:
 
 def stop_parent() -> None:
     """Ask a parent that runs outside systemd to stop, so that it closes its datastore in peace."""
+    if pid := find_parent():
+        os.kill(pid, signal.SIGTERM)
+        wait(lambda: not command_line(pid), STOP_SECONDS)  # a zombie has none
+
+
+def find_parent() -> int:
+    """Process id of a running ``k3sd server`` or ``k3sd agent``, 0 without."""
     try:
         pid = int((paths.RUN_DIR / "k3sd.pid").read_text())
     except (OSError, ValueError):
-        return
-    if "k3sd" not in command_line(pid) or not shares_mounts(pid):
-        return
-    os.kill(pid, signal.SIGTERM)
-    wait(lambda: not command_line(pid), STOP_SECONDS)  # a zombie has none
+        return 0
+    return pid if "k3sd" in command_line(pid) and shares_mounts(pid) else 0
 
 
 def wait(condition: Callable[[], bool], seconds: float) -> bool:

@@ -20,6 +20,7 @@ from k3sd.config.machine import Machine
 from k3sd.config.problem import ConfigError, Problem
 from k3sd.config.resolve import resolve
 from k3sd.config.settings import Settings
+from k3sd.killall import find_parent
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWNET = 0x40000000
@@ -98,9 +99,11 @@ def check_system() -> Iterator[Finding]:
     if "cpuset" not in controllers:
         yield Finding("warning", "cgroup cpuset", preflight.controller_remedy("cpuset"))
     settings = _settings()
-    yield from _findings(
-        "ports", preflight.check_ports(settings), f"{settings.https_listen_port} and {preflight.KUBELET_PORT} are free"
-    )
+    if parent := find_parent():
+        yield Finding("good", "ports", f"not tried: k3sd runs (pid {parent}) and has its own")
+    else:
+        free = f"{settings.https_listen_port} and {preflight.KUBELET_PORT} are free"
+        yield from _findings("ports", preflight.check_ports(settings), free)
     yield _space(Path(settings.data_dir))
 
 

@@ -132,6 +132,12 @@ def test_stop_leaves_pods_running(server: Server, web: dict[str, tuple[str, int]
     check_alive(server, web, [])
 
 
+def test_check_config_knows_its_own_server(server: Server) -> None:
+    out = server.machine.run([sys.executable, "-m", "k3sd", "check-config"], check=False)
+    assert f"ports: not tried: k3sd runs (pid {server.parent_pid()}) and has its own" in out
+    assert "in use" not in out
+
+
 def test_bad_requests_are_answered_like_upstream(server: Server) -> None:
     path = "/api/v1/namespaces/default/configmaps"
     code, text = server.ask("POST", path, "x" * (3 * 1024 * 1024 + 1))
