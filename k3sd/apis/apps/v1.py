@@ -26,7 +26,7 @@ DaemonSetSpec
   template! 2 core.PodTemplateSpec # What the pods look like.
   updateStrategy 3 DaemonSetUpdateStrategy # How pods are replaced by new ones.
   minReadySeconds 4 int32 # Seconds a pod must be ready before it counts as available.
-  revisionHistoryLimit 6 *int32
+  revisionHistoryLimit 6 *int32 # How many old revisions are kept.
 DaemonSetStatus
   currentNumberScheduled! 1 int32
   numberMisscheduled! 2 int32
@@ -138,10 +138,10 @@ StatefulSetSpec
   serviceName 5 string always # The headless service that gives the pods their names.
   podManagementPolicy 6 string # OrderedReady: one after the other. Parallel: all at once.
   updateStrategy 7 StatefulSetUpdateStrategy # How pods are replaced by new ones.
-  revisionHistoryLimit 8 *int32
-  minReadySeconds 9 int32
-  persistentVolumeClaimRetentionPolicy 10 *StatefulSetPersistentVolumeClaimRetentionPolicy
-  ordinals 11 *StatefulSetOrdinals
+  revisionHistoryLimit 8 *int32 # How many old revisions are kept.
+  minReadySeconds 9 int32 # Seconds a pod must be ready before it counts as available.
+  persistentVolumeClaimRetentionPolicy 10 *StatefulSetPersistentVolumeClaimRetentionPolicy # What becomes of claims.
+  ordinals 11 *StatefulSetOrdinals # The number of its first pod.
 StatefulSetStatus
   observedGeneration 1 int64
   replicas! 2 int32

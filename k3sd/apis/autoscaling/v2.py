@@ -36,11 +36,11 @@ HorizontalPodAutoscalerList kind
   metadata 1 ListMeta
   items! 2 []HorizontalPodAutoscaler
 HorizontalPodAutoscalerSpec
-  scaleTargetRef! 1 CrossVersionObjectReference
-  minReplicas 2 *int32
-  maxReplicas! 3 int32
-  metrics 4 []MetricSpec atomic
-  behavior 5 *HorizontalPodAutoscalerBehavior
+  scaleTargetRef! 1 CrossVersionObjectReference # What is scaled.
+  minReplicas 2 *int32 # Fewest pods. 1 by default.
+  maxReplicas! 3 int32 # Most pods.
+  metrics 4 []MetricSpec atomic # What the number of pods depends on.
+  behavior 5 *HorizontalPodAutoscalerBehavior # How fast it scales up and down.
 HorizontalPodAutoscalerStatus
   observedGeneration 1 *int64
   lastScaleTime 2 *Time

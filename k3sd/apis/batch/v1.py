@@ -10,12 +10,12 @@ CronJobList kind
   items! 2 []CronJob
 CronJobSpec
   schedule! 1 string # When, in cron format.
-  startingDeadlineSeconds 2 *int64
+  startingDeadlineSeconds 2 *int64 # How late a run may start.
   concurrencyPolicy 3 string # When the last job still runs: Allow, Forbid or Replace.
   suspend 4 *bool # No further jobs are made.
   jobTemplate! 5 JobTemplateSpec # What the jobs look like.
-  successfulJobsHistoryLimit 6 *int32
-  failedJobsHistoryLimit 7 *int32
+  successfulJobsHistoryLimit 6 *int32 # How many finished jobs are kept.
+  failedJobsHistoryLimit 7 *int32 # How many failed jobs are kept.
   timeZone 8 *string # Time zone of the schedule.
 CronJobStatus
   active 1 []core.ObjectReference atomic
@@ -39,29 +39,29 @@ JobSpec
   parallelism 1 *int32 # How many pods run at the same time.
   completions 2 *int32 # How many pods must succeed.
   activeDeadlineSeconds 3 *int64 # Seconds after which the job is ended.
-  selector 4 *LabelSelector
-  manualSelector 5 *bool
+  selector 4 *LabelSelector # Labels of its pods; chosen by the system.
+  manualSelector 5 *bool # Whether you choose the selector yourself.
   template! 6 core.PodTemplateSpec # What the pods look like.
   backoffLimit 7 *int32 # Failed pods after which the job fails. 6 by default.
   ttlSecondsAfterFinished 8 *int32 # Seconds after which a finished job is deleted.
   completionMode 9 *string # NonIndexed, or Indexed: every pod has a number.
   suspend 10 *bool # No pods are made, and running ones are removed.
-  podFailurePolicy 11 *PodFailurePolicy
-  backoffLimitPerIndex 12 *int32
-  maxFailedIndexes 13 *int32
-  podReplacementPolicy 14 *string
+  podFailurePolicy 11 *PodFailurePolicy # What a failed pod means, by exit code or condition.
+  backoffLimitPerIndex 12 *int32 # How many failures each index may have.
+  maxFailedIndexes 13 *int32 # How many indexes may fail.
+  podReplacementPolicy 14 *string # When a pod is replaced: TerminatingOrFailed or Failed.
   managedBy 15 *string
-  successPolicy 16 *SuccessPolicy
+  successPolicy 16 *SuccessPolicy # When the job counts as done although indexes are left.
 JobStatus
-  conditions 1 []JobCondition atomic merge=type
-  startTime 2 *Time
-  completionTime 3 *Time
-  active 4 int32
-  succeeded 5 int32
-  failed 6 int32
+  conditions 1 []JobCondition atomic merge=type # Whether it is Complete, Failed or Suspended, and why.
+  startTime 2 *Time # When it began.
+  completionTime 3 *Time # When it was done.
+  active 4 int32 # How many pods run or wait to.
+  succeeded 5 int32 # How many pods succeeded.
+  failed 6 int32 # How many pods failed.
   completedIndexes 7 string
   uncountedTerminatedPods 8 *UncountedTerminatedPods
-  ready 9 *int32
+  ready 9 *int32 # How many pods are ready.
   failedIndexes 10 *string
   terminating 11 *int32
 JobTemplateSpec

@@ -8,11 +8,11 @@ LeaseList kind
   metadata 1 ListMeta
   items! 2 []Lease
 LeaseSpec
-  holderIdentity 1 *string
-  leaseDurationSeconds 2 *int32
-  acquireTime 3 *MicroTime
-  renewTime 4 *MicroTime
-  leaseTransitions 5 *int32
+  holderIdentity 1 *string # Who holds it.
+  leaseDurationSeconds 2 *int32 # How long it counts after a renewal.
+  acquireTime 3 *MicroTime # When the holder got it.
+  renewTime 4 *MicroTime # When the holder renewed it last.
+  leaseTransitions 5 *int32 # How often the holder changed.
   strategy 6 *string
   preferredHolder 7 *string
 """

@@ -2,9 +2,9 @@
 
 TYPES = """\
 Affinity
-  nodeAffinity 1 *NodeAffinity
-  podAffinity 2 *PodAffinity
-  podAntiAffinity 3 *PodAntiAffinity
+  nodeAffinity 1 *NodeAffinity # Which nodes the pod wants, by their labels.
+  podAffinity 2 *PodAffinity # Which pods it wants to be near.
+  podAntiAffinity 3 *PodAntiAffinity # Which pods it wants to be away from.
 AppArmorProfile
   type! 1 string
   localhostProfile 2 *string
@@ -36,8 +36,8 @@ Binding kind # Ties a pod to a node.
   metadata 1 ObjectMeta
   target! 2 ObjectReference
 Capabilities
-  add 1 []string atomic
-  drop 2 []string atomic
+  add 1 []string atomic # Linux capabilities to give.
+  drop 2 []string atomic # Linux capabilities to take away.
 CephFSPersistentVolumeSource
   monitors! 1 []string atomic
   path 2 string
@@ -90,9 +90,9 @@ ConfigMapEnvSource
   name 1.1 string
   optional 2 *bool
 ConfigMapKeySelector atomic
-  name 1.1 string
-  key! 2 string
-  optional 3 *bool
+  name 1.1 string # Name of the ConfigMap.
+  key! 2 string # Key whose value is taken.
+  optional 3 *bool # Whether map or key may be missing.
 ConfigMapList kind
   metadata 1 ListMeta
   items! 2 []ConfigMap
@@ -107,10 +107,10 @@ ConfigMapProjection
   items 2 []KeyToPath atomic
   optional 4 *bool
 ConfigMapVolumeSource
-  name 1.1 string
-  items 2 []KeyToPath atomic
-  defaultMode 3 *int32
-  optional 4 *bool
+  name 1.1 string # Name of the ConfigMap.
+  items 2 []KeyToPath atomic # Keys to show, and as which files; all by default.
+  defaultMode 3 *int32 # Mode of the files, 0644 by default.
+  optional 4 *bool # Whether the map may be missing.
 Container # One container of a pod.
   name! 1 string # Name of the container, unique in the pod.
   image 2 string # Container image, with registry, name and tag or digest.
@@ -177,17 +177,17 @@ ContainerStateWaiting
   reason 1 string
   message 2 string
 ContainerStatus # State of one container.
-  name! 1 string
-  state 2 ContainerState
-  lastState 3 ContainerState
-  ready! 4 bool
-  restartCount! 5 int32
-  image! 6 string
-  imageID! 7 string
-  containerID 8 string
-  started 9 *bool
+  name! 1 string # Name of the container.
+  state 2 ContainerState # What it is doing: waiting, running or terminated.
+  lastState 3 ContainerState # How its last instance ended.
+  ready! 4 bool # Whether it passes its readiness probe.
+  restartCount! 5 int32 # How often it was started again.
+  image! 6 string # Image it runs.
+  imageID! 7 string # Digest of that image.
+  containerID 8 string # The runtime's name for it.
+  started 9 *bool # Whether it passed its startup probe.
   allocatedResources 10 {}Quantity
-  resources 11 *ResourceRequirements
+  resources 11 *ResourceRequirements # Requests and limits in force.
   volumeMounts 12 []VolumeMountStatus map=mountPath merge=mountPath
   user 13 *ContainerUser
   allocatedResourcesStatus 14 []ResourceStatus map=name merge=name
@@ -224,8 +224,8 @@ DownwardAPIVolumeSource
   items 1 []DownwardAPIVolumeFile atomic
   defaultMode 2 *int32
 EmptyDirVolumeSource # An empty directory that lives as long as the pod.
-  medium 1 string
-  sizeLimit 2 *Quantity
+  medium 1 string # Empty for the node's disk, Memory for memory.
+  sizeLimit 2 *Quantity # How much it may hold.
 EndpointAddress atomic
   ip! 1 string
   targetRef 2 *ObjectReference
@@ -255,10 +255,10 @@ EnvVar # One environment variable.
   value 2 string # Its value. $(NAME) is replaced by an earlier variable's value.
   valueFrom 3 *EnvVarSource # Where the value comes from.
 EnvVarSource
-  fieldRef 1 *ObjectFieldSelector
-  resourceFieldRef 2 *ResourceFieldSelector
-  configMapKeyRef 3 *ConfigMapKeySelector
-  secretKeyRef 4 *SecretKeySelector
+  fieldRef 1 *ObjectFieldSelector # A field of the pod.
+  resourceFieldRef 2 *ResourceFieldSelector # A request or limit of a container.
+  configMapKeyRef 3 *ConfigMapKeySelector # A value of a ConfigMap.
+  secretKeyRef 4 *SecretKeySelector # A value of a Secret.
   fileKeyRef 5 *FileKeySelector
 EphemeralContainer # A container added to a running pod for debugging.
   name! 1.1 string
@@ -315,7 +315,7 @@ EventSource
   component 1 string
   host 2 string
 ExecAction
-  command 1 []string atomic
+  command 1 []string atomic # Program and arguments, run in the container without a shell.
 FCVolumeSource
   targetWWNs 1 []string atomic
   lun 2 *int32
@@ -369,14 +369,14 @@ HostAlias
 HostIP
   ip! 1 string
 HostPathVolumeSource
-  path! 1 string
-  type 2 *string
+  path! 1 string # Path on the node.
+  type 2 *string # What has to be there, such as Directory or FileOrCreate; empty for no check.
 HTTPGetAction # An HTTP request; any status from 200 to 399 is a success.
-  path 1 string
-  port! 2 IntOrString
-  host 3 string
-  scheme 4 string
-  httpHeaders 5 []HTTPHeader atomic
+  path 1 string # Path to ask for.
+  port! 2 IntOrString # Number or name of the port.
+  host 3 string # Host to connect to; the pod's address by default.
+  scheme 4 string # HTTP or HTTPS.
+  httpHeaders 5 []HTTPHeader atomic # Headers to send.
 HTTPHeader
   name! 1 string
   value! 2 string
@@ -410,12 +410,12 @@ ISCSIVolumeSource
   chapAuthSession 11 bool
   initiatorName 12 *string
 KeyToPath
-  key! 1 string
-  path! 2 string
-  mode 3 *int32
+  key! 1 string # Key to show.
+  path! 2 string # Relative path of its file.
+  mode 3 *int32 # Mode of its file.
 Lifecycle
-  postStart 1 *LifecycleHandler
-  preStop 2 *LifecycleHandler
+  postStart 1 *LifecycleHandler # Done right after the container was started; it is killed if this fails.
+  preStop 2 *LifecycleHandler # Done before the container is stopped, within its grace period.
   stopSignal 3 *string
 LifecycleHandler
   exec 1 *ExecAction
@@ -449,7 +449,7 @@ LoadBalancerIngress
 LoadBalancerStatus
   ingress 1 []LoadBalancerIngress atomic
 LocalObjectReference atomic # The name of an object in the same namespace.
-  name 1 string
+  name 1 string # Name of the object.
 LocalVolumeSource
   path! 1 string
   fsType 2 *string
@@ -486,8 +486,8 @@ NodeAddress
   type! 1 string
   address! 2 string
 NodeAffinity
-  requiredDuringSchedulingIgnoredDuringExecution 1 *NodeSelector
-  preferredDuringSchedulingIgnoredDuringExecution 2 []PreferredSchedulingTerm atomic
+  requiredDuringSchedulingIgnoredDuringExecution 1 *NodeSelector # What a node must have to be chosen.
+  preferredDuringSchedulingIgnoredDuringExecution 2 []PreferredSchedulingTerm atomic # What makes a node better, with weights.
 NodeAllocatableResourceClaimStatus
   resourceClaimName! 1 string
   containers 2 []string set
@@ -524,12 +524,12 @@ NodeRuntimeHandlerFeatures
 NodeSelector atomic
   nodeSelectorTerms! 1 []NodeSelectorTerm atomic
 NodeSelectorRequirement
-  key! 1 string
-  operator! 2 string
-  values 3 []string atomic
+  key! 1 string # Key of the label.
+  operator! 2 string # In, NotIn, Exists, DoesNotExist, Gt or Lt.
+  values 3 []string atomic # Values for In and NotIn; one number for Gt and Lt.
 NodeSelectorTerm atomic
-  matchExpressions 1 []NodeSelectorRequirement atomic
-  matchFields 2 []NodeSelectorRequirement atomic
+  matchExpressions 1 []NodeSelectorRequirement atomic # What has to be true of the node's labels.
+  matchFields 2 []NodeSelectorRequirement atomic # What has to be true of the node's fields.
 NodeSpec
   podCIDR 1 string # Address range of the node's pods.
   externalID 2 string
@@ -537,7 +537,7 @@ NodeSpec
   unschedulable 4 bool # No new pods are placed here.
   taints 5 []Taint atomic # What keeps pods away that do not tolerate it.
   configSource 6 *NodeConfigSource
-  podCIDRs 7 []string set merge
+  podCIDRs 7 []string set merge # Networks of the node's pods, one a family.
 NodeStatus
   capacity 1 {}Quantity # What the machine has.
   allocatable 2 {}Quantity # What pods may use.
@@ -569,7 +569,7 @@ NodeSystemInfo
   swap 11 *NodeSwapStatus
 ObjectFieldSelector atomic
   apiVersion 1 string
-  fieldPath! 2 string
+  fieldPath! 2 string # Path of the field, such as metadata.name or status.podIP.
 ObjectReference atomic # Names an object anywhere.
   kind 1 string
   namespace 2 string
@@ -600,10 +600,10 @@ PersistentVolumeClaimSpec
   accessModes 1 []string atomic # How the volume is to be mounted.
   resources 2 VolumeResourceRequirements # How much is wanted.
   volumeName 3 string # The volume this claim is bound to.
-  selector 4 *LabelSelector
+  selector 4 *LabelSelector # Labels of the volumes it may be bound to.
   storageClassName 5 *string # The storage class that makes the volume.
-  volumeMode 6 *string
-  dataSource 7 *TypedLocalObjectReference
+  volumeMode 6 *string # Filesystem or Block.
+  dataSource 7 *TypedLocalObjectReference # What the volume is filled from: a snapshot or another claim.
   dataSourceRef 8 *TypedObjectReference
   volumeAttributesClassName 9 *string
 PersistentVolumeClaimStatus
@@ -625,12 +625,12 @@ PersistentVolumeList kind
   metadata 1 ListMeta
   items! 2 []PersistentVolume
 PersistentVolumeSpec
-  capacity 1 {}Quantity
+  capacity 1 {}Quantity # How large it is.
   gcePersistentDisk 2.1 *GCEPersistentDiskVolumeSource
   awsElasticBlockStore 2.2 *AWSElasticBlockStoreVolumeSource
-  hostPath 2.3 *HostPathVolumeSource
+  hostPath 2.3 *HostPathVolumeSource # A directory of the node.
   glusterfs 2.4 *GlusterfsPersistentVolumeSource
-  nfs 2.5 *NFSVolumeSource
+  nfs 2.5 *NFSVolumeSource # An NFS share.
   rbd 2.6 *RBDPersistentVolumeSource
   iscsi 2.7 *ISCSIPersistentVolumeSource
   cinder 2.8 *CinderPersistentVolumeSource
@@ -645,16 +645,16 @@ PersistentVolumeSpec
   photonPersistentDisk 2.17 *PhotonPersistentDiskVolumeSource
   portworxVolume 2.18 *PortworxVolumeSource
   scaleIO 2.19 *ScaleIOPersistentVolumeSource
-  local 2.20 *LocalVolumeSource
+  local 2.20 *LocalVolumeSource # A disk or directory of one node.
   storageos 2.21 *StorageOSPersistentVolumeSource
-  csi 2.22 *CSIPersistentVolumeSource
-  accessModes 3 []string atomic
-  claimRef 4 *ObjectReference granular
-  persistentVolumeReclaimPolicy 5 string
-  storageClassName 6 string
-  mountOptions 7 []string atomic
-  volumeMode 8 *string
-  nodeAffinity 9 *VolumeNodeAffinity
+  csi 2.22 *CSIPersistentVolumeSource # A volume of a CSI driver.
+  accessModes 3 []string atomic # How it can be mounted, such as ReadWriteOnce.
+  claimRef 4 *ObjectReference granular # The claim it is bound to.
+  persistentVolumeReclaimPolicy 5 string # What becomes of it when the claim goes: Retain or Delete.
+  storageClassName 6 string # Class it belongs to.
+  mountOptions 7 []string atomic # Options for mount.
+  volumeMode 8 *string # Filesystem or Block.
+  nodeAffinity 9 *VolumeNodeAffinity # Nodes that can reach it.
   volumeAttributesClassName 10 *string
 PersistentVolumeStatus
   phase 1 string
@@ -669,18 +669,18 @@ Pod kind # Containers that run together on one node and share network and volume
   spec 2 PodSpec
   status 3 PodStatus
 PodAffinity
-  requiredDuringSchedulingIgnoredDuringExecution 1 []PodAffinityTerm atomic
-  preferredDuringSchedulingIgnoredDuringExecution 2 []WeightedPodAffinityTerm atomic
+  requiredDuringSchedulingIgnoredDuringExecution 1 []PodAffinityTerm atomic # Pods that must be near.
+  preferredDuringSchedulingIgnoredDuringExecution 2 []WeightedPodAffinityTerm atomic # Pods that should be near, with weights.
 PodAffinityTerm
-  labelSelector 1 *LabelSelector
-  namespaces 2 []string atomic
-  topologyKey! 3 string
-  namespaceSelector 4 *LabelSelector
+  labelSelector 1 *LabelSelector # Labels of the pods meant.
+  namespaces 2 []string atomic # Namespaces of the pods meant; the pod's own by default.
+  topologyKey! 3 string # Label of nodes; nodes with the same value are near each other.
+  namespaceSelector 4 *LabelSelector # Labels of the namespaces meant.
   matchLabelKeys 5 []string atomic
   mismatchLabelKeys 6 []string atomic
 PodAntiAffinity
-  requiredDuringSchedulingIgnoredDuringExecution 1 []PodAffinityTerm atomic
-  preferredDuringSchedulingIgnoredDuringExecution 2 []WeightedPodAffinityTerm atomic
+  requiredDuringSchedulingIgnoredDuringExecution 1 []PodAffinityTerm atomic # Pods that must not be near.
+  preferredDuringSchedulingIgnoredDuringExecution 2 []WeightedPodAffinityTerm atomic # Pods that should not be near, weighted.
 PodAttachOptions kind
   stdin 1 bool
   stdout 2 bool
@@ -756,18 +756,18 @@ PodSchedulingGate
 PodSchedulingGroup
   podGroupName 1 *string
 PodSecurityContext
-  seLinuxOptions 1 *SELinuxOptions
-  runAsUser 2 *int64
-  runAsNonRoot 3 *bool
-  supplementalGroups 4 []int64 atomic
-  fsGroup 5 *int64
-  runAsGroup 6 *int64
-  sysctls 7 []Sysctl atomic
-  windowsOptions 8 *WindowsSecurityContextOptions
-  fsGroupChangePolicy 9 *string
-  seccompProfile 10 *SeccompProfile
-  appArmorProfile 11 *AppArmorProfile
-  supplementalGroupsPolicy 12 *string
+  seLinuxOptions 1 *SELinuxOptions # SELinux label of the containers.
+  runAsUser 2 *int64 # Number of the user that processes run as.
+  runAsNonRoot 3 *bool # Refuse to run as root.
+  supplementalGroups 4 []int64 atomic # Further groups of the processes.
+  fsGroup 5 *int64 # Group that volumes belong to.
+  runAsGroup 6 *int64 # Number of the group that processes run as.
+  sysctls 7 []Sysctl atomic # Kernel settings of the pod's namespaces.
+  windowsOptions 8 *WindowsSecurityContextOptions # For Windows nodes.
+  fsGroupChangePolicy 9 *string # Whether owners are set at each mount: Always or OnRootMismatch.
+  seccompProfile 10 *SeccompProfile # Which system calls are allowed.
+  appArmorProfile 11 *AppArmorProfile # AppArmor profile of the containers.
+  supplementalGroupsPolicy 12 *string # Whether groups of the image count: Merge or Strict.
   seLinuxChangePolicy 13 *string
 PodSpec # How a pod is to run.
   volumes 1 []Volume map=name merge=name retainKeys # Volumes the containers can mount.
@@ -778,7 +778,7 @@ PodSpec # How a pod is to run.
   dnsPolicy 6 string # Where names are resolved: ClusterFirst, ClusterFirstWithHostNet, Default or None.
   nodeSelector 7 {}string atomic # Labels the node must have.
   serviceAccountName 8 string # The service account the pod acts as.
-  serviceAccount 9 string
+  serviceAccount 9 string # Old name of serviceAccountName.
   nodeName 10 string # The node the pod runs on.
   hostNetwork 11 bool # Use the node's network.
   hostPID 12 bool # Use the node's process namespace.
@@ -801,13 +801,13 @@ PodSpec # How a pod is to run.
   runtimeClassName 29 *string # The runtime that runs the pod.
   enableServiceLinks 30 *bool # Whether services appear as environment variables.
   preemptionPolicy 31 *string # Whether pods of lower priority may be removed for this one.
-  overhead 32 {}Quantity
+  overhead 32 {}Quantity # What running it costs besides its containers.
   topologySpreadConstraints 33 []TopologySpreadConstraint map=topologyKey,whenUnsatisfiable merge=topologyKey
   ephemeralContainers 34 []EphemeralContainer map=name merge=name # Containers added for debugging.
-  setHostnameAsFQDN 35 *bool
-  os 36 *PodOS
-  hostUsers 37 *bool
-  schedulingGates 38 []PodSchedulingGate map=name merge=name
+  setHostnameAsFQDN 35 *bool # Whether its host name is the whole domain name.
+  os 36 *PodOS # The operating system it is for.
+  hostUsers 37 *bool # Whether it shares the node's user namespace.
+  schedulingGates 38 []PodSchedulingGate map=name merge=name # It is not scheduled while there is one.
   resourceClaims 39 []PodResourceClaim map=name merge=name retainKeys
   resources 40 *ResourceRequirements
   hostnameOverride 41 *string
@@ -815,21 +815,21 @@ PodSpec # How a pod is to run.
 PodStatus # State of a pod.
   phase 1 string # Pending, Running, Succeeded, Failed or Unknown.
   conditions 2 []PodCondition map=type merge=type # Conditions such as Ready and PodScheduled.
-  message 3 string
-  reason 4 string
+  message 3 string # Why it is in this state.
+  reason 4 string # The same as one word, such as Evicted.
   hostIP 5 string # Address of the node.
   podIP 6 string # Address of the pod.
   startTime 7 *Time # When the kubelet took the pod over.
   containerStatuses 8 []ContainerStatus atomic # State of each container.
   qosClass 9 string # Guaranteed, Burstable or BestEffort.
-  initContainerStatuses 10 []ContainerStatus atomic
-  nominatedNodeName 11 string
-  podIPs 12 []PodIP map=ip merge=ip
-  ephemeralContainerStatuses 13 []ContainerStatus atomic
+  initContainerStatuses 10 []ContainerStatus atomic # State of each init container.
+  nominatedNodeName 11 string # Node on which room is made for it.
+  podIPs 12 []PodIP map=ip merge=ip # Its addresses, one a family.
+  ephemeralContainerStatuses 13 []ContainerStatus atomic # State of each ephemeral container.
   resize 14 string
   resourceClaimStatuses 15 []PodResourceClaimStatus map=name merge=name retainKeys
-  hostIPs 16 []HostIP atomic merge=ip
-  observedGeneration 17 int64
+  hostIPs 16 []HostIP atomic merge=ip # Addresses of its node.
+  observedGeneration 17 int64 # Generation of the spec this status is of.
   extendedResourceClaimStatus 18 *PodExtendedResourceClaimStatus
   allocatedResources 19 {}Quantity
   resources 20 *ResourceRequirements
@@ -864,10 +864,10 @@ Probe # A check of a container.
   periodSeconds 4 int32 # Seconds between checks.
   successThreshold 5 int32 # Successes in a row that make it succeeded.
   failureThreshold 6 int32 # Failures in a row that make it failed.
-  terminationGracePeriodSeconds 7 *int64
+  terminationGracePeriodSeconds 7 *int64 # Grace period after this probe failed.
 ProjectedVolumeSource
-  sources 1 []VolumeProjection always atomic
-  defaultMode 2 *int32
+  sources 1 []VolumeProjection always atomic # What is shown in one directory.
+  defaultMode 2 *int32 # Mode of the files, 0644 by default.
 QuobyteVolumeSource
   registry! 1 string
   volume! 2 string
@@ -937,8 +937,8 @@ ResourceQuotaList kind
   metadata 1 ListMeta
   items! 2 []ResourceQuota
 ResourceQuotaSpec
-  hard 1 {}Quantity
-  scopes 2 []string atomic
+  hard 1 {}Quantity # What a namespace may use, by resource.
+  scopes 2 []string atomic # Kinds of pods it counts, such as BestEffort.
   scopeSelector 3 *ScopeSelector
 ResourceQuotaStatus
   hard 1 {}Quantity
@@ -991,9 +991,9 @@ SecretEnvSource
   name 1.1 string
   optional 2 *bool
 SecretKeySelector atomic
-  name 1.1 string
-  key! 2 string
-  optional 3 *bool
+  name 1.1 string # Name of the Secret.
+  key! 2 string # Key whose value is taken.
+  optional 3 *bool # Whether Secret or key may be missing.
 SecretList kind
   metadata 1 ListMeta
   items! 2 []Secret
@@ -1005,23 +1005,23 @@ SecretReference atomic
   name 1 string
   namespace 2 string
 SecretVolumeSource
-  secretName 1 string
-  items 2 []KeyToPath atomic
-  defaultMode 3 *int32
-  optional 4 *bool
+  secretName 1 string # Name of the Secret.
+  items 2 []KeyToPath atomic # Keys to show, and as which files; all by default.
+  defaultMode 3 *int32 # Mode of the files, 0644 by default.
+  optional 4 *bool # Whether the Secret may be missing.
 SecurityContext # Privileges of a container.
-  capabilities 1 *Capabilities
-  privileged 2 *bool
-  seLinuxOptions 3 *SELinuxOptions
-  runAsUser 4 *int64
-  runAsNonRoot 5 *bool
-  readOnlyRootFilesystem 6 *bool
-  allowPrivilegeEscalation 7 *bool
-  runAsGroup 8 *int64
-  procMount 9 *string
-  windowsOptions 10 *WindowsSecurityContextOptions
-  seccompProfile 11 *SeccompProfile
-  appArmorProfile 12 *AppArmorProfile
+  capabilities 1 *Capabilities # Linux capabilities to add and drop.
+  privileged 2 *bool # Whether it may do everything on the node.
+  seLinuxOptions 3 *SELinuxOptions # SELinux label of the container.
+  runAsUser 4 *int64 # Number of the user that processes run as.
+  runAsNonRoot 5 *bool # Refuse to run as root.
+  readOnlyRootFilesystem 6 *bool # Whether its root cannot be written.
+  allowPrivilegeEscalation 7 *bool # Whether a process may gain more rights than its parent.
+  runAsGroup 8 *int64 # Number of the group that processes run as.
+  procMount 9 *string # How /proc is mounted: Default or Unmasked.
+  windowsOptions 10 *WindowsSecurityContextOptions # For Windows nodes.
+  seccompProfile 11 *SeccompProfile # Which system calls are allowed.
+  appArmorProfile 12 *AppArmorProfile # AppArmor profile of the container.
 SELinuxOptions
   user 1 string
   role 2 string
@@ -1033,9 +1033,9 @@ Service kind # A name and address for a set of pods.
   status 3 ServiceStatus
 ServiceAccount kind # An identity for the processes in pods.
   metadata 1 ObjectMeta
-  secrets 2 []ObjectReference map=name merge=name
-  imagePullSecrets 3 []LocalObjectReference atomic
-  automountServiceAccountToken 4 *bool
+  secrets 2 []ObjectReference map=name merge=name # Secrets its pods may use.
+  imagePullSecrets 3 []LocalObjectReference atomic # Credentials for the images of its pods.
+  automountServiceAccountToken 4 *bool # Whether its pods get a token.
 ServiceAccountList kind
   metadata 1 ListMeta
   items! 2 []ServiceAccount
@@ -1052,7 +1052,7 @@ ServicePort # A port of a service.
   port! 3 int32 # Port of the service.
   targetPort 4 IntOrString # Port of the pods, by number or name.
   nodePort 5 int32 # Port of every node that leads to the service.
-  appProtocol 6 *string
+  appProtocol 6 *string # Protocol above TCP, such as kubernetes.io/h2c.
 ServiceProxyOptions kind
   path 1 string
 ServiceSpec # How a service is reached, and which pods are behind it.
@@ -1063,19 +1063,19 @@ ServiceSpec # How a service is reached, and which pods are behind it.
   externalIPs 5 []string atomic # Other addresses for which nodes accept traffic to the service.
   sessionAffinity 7 string # ClientIP leads a client to the same pod each time; None does not.
   loadBalancerIP 8 string
-  loadBalancerSourceRanges 9 []string atomic
+  loadBalancerSourceRanges 9 []string atomic # Networks that may use the load balancer.
   externalName 10 string # The name this one is an alias of, for the type ExternalName.
   externalTrafficPolicy 11 string # Cluster: a node forwards to any pod. Local: only to its own, keeping the client address.
-  healthCheckNodePort 12 int32
+  healthCheckNodePort 12 int32 # Port where nodes say whether they have an endpoint.
   publishNotReadyAddresses 13 bool # Pods are included before they are ready.
-  sessionAffinityConfig 14 *SessionAffinityConfig
-  ipFamilyPolicy 17 *string
+  sessionAffinityConfig 14 *SessionAffinityConfig # How long a client is remembered.
+  ipFamilyPolicy 17 *string # SingleStack, PreferDualStack or RequireDualStack.
   clusterIPs 18 []string atomic # All addresses inside the cluster, one for each IP family.
   ipFamilies 19 []string atomic # IP families of the service.
   allocateLoadBalancerNodePorts 20 *bool
   loadBalancerClass 21 *string # Who makes the load balancer.
   internalTrafficPolicy 22 *string # Cluster: any pod. Local: only pods of the client's node.
-  trafficDistribution 23 *string
+  trafficDistribution 23 *string # Whether near endpoints are preferred, such as PreferSameZone.
 ServiceStatus
   loadBalancer 1 LoadBalancerStatus
   conditions 2 []Condition map=type merge=type
@@ -1099,30 +1099,30 @@ Sysctl
   name! 1 string
   value! 2 string
 Taint # Keeps pods away from a node.
-  key! 1 string
-  value 2 string
-  effect! 3 string
-  timeAdded 4 *Time
+  key! 1 string # Key of the taint.
+  value 2 string # Value of the taint.
+  effect! 3 string # NoSchedule, PreferNoSchedule or NoExecute.
+  timeAdded 4 *Time # When it was added.
 TCPSocketAction
-  port! 1 IntOrString
-  host 2 string
+  port! 1 IntOrString # Number or name of the port.
+  host 2 string # Host to connect to; the pod's address by default.
 Toleration # Lets a pod accept a taint.
-  key 1 string
-  operator 2 string
-  value 3 string
-  effect 4 string
-  tolerationSeconds 5 *int64
+  key 1 string # Key of the taint; empty for all.
+  operator 2 string # Exists or Equal.
+  value 3 string # Value of the taint, for Equal.
+  effect 4 string # Effect of the taint; empty for all.
+  tolerationSeconds 5 *int64 # How long NoExecute is tolerated; for ever by default.
 TopologySelectorLabelRequirement
   key! 1 string
   values! 2 []string atomic
 TopologySelectorTerm atomic
   matchLabelExpressions 1 []TopologySelectorLabelRequirement atomic
 TopologySpreadConstraint
-  maxSkew! 1 int32
-  topologyKey! 2 string
-  whenUnsatisfiable! 3 string
-  labelSelector 4 *LabelSelector
-  minDomains 5 *int32
+  maxSkew! 1 int32 # How much more pods one place may have than another.
+  topologyKey! 2 string # Label of nodes; nodes with the same value are one place.
+  whenUnsatisfiable! 3 string # DoNotSchedule or ScheduleAnyway.
+  labelSelector 4 *LabelSelector # Labels of the pods that are counted.
+  minDomains 5 *int32 # How many places there have to be.
   nodeAffinityPolicy 6 *string
   nodeTaintsPolicy 7 *string
   matchLabelKeys 8 []string atomic
@@ -1165,8 +1165,8 @@ Volume # A directory that the containers of a pod can mount.
   projected 2.26 *ProjectedVolumeSource # Files from several sources in one directory.
   storageos 2.27 *StorageOSVolumeSource
   csi 2.28 *CSIVolumeSource # Storage made by a CSI driver for this pod.
-  ephemeral 2.29 *EphemeralVolumeSource
-  image 2.30 *ImageVolumeSource
+  ephemeral 2.29 *EphemeralVolumeSource # A claim made for the pod, which goes with it.
+  image 2.30 *ImageVolumeSource # The files of an image.
 VolumeDevice
   name! 1 string
   devicePath! 2 string
@@ -1175,9 +1175,9 @@ VolumeMount # Where a volume is mounted in a container.
   readOnly 2 bool # Mount without the right to write.
   mountPath! 3 string # Path in the container.
   subPath 4 string # Path inside the volume that is mounted, instead of its root.
-  mountPropagation 5 *string
-  subPathExpr 6 string
-  recursiveReadOnly 7 *string
+  mountPropagation 5 *string # Whether mounts show on the other side: None, HostToContainer or Bidirectional.
+  subPathExpr 6 string # Like subPath, with $(VARIABLE) replaced.
+  recursiveReadOnly 7 *string # Whether mounts below are read-only too.
 VolumeMountStatus
   name! 1 string
   mountPath! 2 string

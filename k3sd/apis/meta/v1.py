@@ -125,12 +125,12 @@ ObjectMeta # Metadata that every object has.
   finalizers 14 []string set merge # What must be done, and taken off this list, before the object is removed.
   managedFields 17 []ManagedFieldsEntry atomic # Who set which fields.
 OwnerReference atomic # An object that another depends on.
-  kind! 1 string
-  name! 3 string
-  uid! 4 string
-  apiVersion! 5 string
-  controller 6 *bool
-  blockOwnerDeletion 7 *bool
+  kind! 1 string # Kind of the owner.
+  name! 3 string # Name of the owner.
+  uid! 4 string # Identity of the owner.
+  apiVersion! 5 string # API version of the owner.
+  controller 6 *bool # Whether the owner manages the object; only one does.
+  blockOwnerDeletion 7 *bool # Whether a foreground deletion of the owner waits for the object.
 PartialObjectMetadata kind
   metadata 1 ObjectMeta
 PartialObjectMetadataList kind

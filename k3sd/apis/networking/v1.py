@@ -2,9 +2,9 @@
 
 TYPES = """\
 HTTPIngressPath
-  path 1 string
-  backend! 2 IngressBackend
-  pathType! 3 *string
+  path 1 string # Path, or its beginning.
+  backend! 2 IngressBackend # Where requests go.
+  pathType! 3 *string # Exact, Prefix or ImplementationSpecific.
 HTTPIngressRuleValue
   paths! 1 []HTTPIngressPath atomic
 Ingress kind # Rules for HTTP traffic from outside to services.
@@ -12,8 +12,8 @@ Ingress kind # Rules for HTTP traffic from outside to services.
   spec 2 IngressSpec
   status 3 IngressStatus
 IngressBackend
-  resource 3 *core.TypedLocalObjectReference
-  service 4 *IngressServiceBackend
+  resource 3 *core.TypedLocalObjectReference # An object instead of a service.
+  service 4 *IngressServiceBackend # The service and its port.
 IngressClass kind # Names the controller that carries out ingresses.
   metadata 1 ObjectMeta
   spec 2 IngressClassSpec
@@ -43,11 +43,11 @@ IngressPortStatus
   protocol! 2 string
   error 3 *string
 IngressRule
-  host 1 string
+  host 1 string # Host name of the requests; all by default.
   http 2.1 *HTTPIngressRuleValue
 IngressServiceBackend
-  name! 1 string
-  port 2 ServiceBackendPort
+  name! 1 string # Name of the service.
+  port 2 ServiceBackendPort # Number or name of its port.
 IngressSpec
   defaultBackend 1 *IngressBackend # Where requests go that match no rule.
   tls 2 []IngressTLS atomic # Certificates by host.
@@ -56,8 +56,8 @@ IngressSpec
 IngressStatus
   loadBalancer 1 IngressLoadBalancerStatus
 IngressTLS
-  hosts 1 []string atomic
-  secretName 2 string
+  hosts 1 []string atomic # Names in the certificate.
+  secretName 2 string # Secret with certificate and key.
 IPAddress kind # An address in use by an object.
   metadata 1 ObjectMeta
   spec! 2 IPAddressSpec omit
@@ -73,22 +73,22 @@ NetworkPolicy kind # Which traffic pods may receive and send.
   metadata 1 ObjectMeta
   spec 2 NetworkPolicySpec
 NetworkPolicyEgressRule
-  ports 1 []NetworkPolicyPort atomic
-  to 2 []NetworkPolicyPeer atomic
+  ports 1 []NetworkPolicyPort atomic # Ports that may be reached; all by default.
+  to 2 []NetworkPolicyPeer atomic # Who may be reached; everybody by default.
 NetworkPolicyIngressRule
-  ports 1 []NetworkPolicyPort atomic
-  from 2 []NetworkPolicyPeer atomic
+  ports 1 []NetworkPolicyPort atomic # Ports that may be reached; all by default.
+  from 2 []NetworkPolicyPeer atomic # Who may connect; everybody by default.
 NetworkPolicyList kind
   metadata 1 ListMeta
   items! 2 []NetworkPolicy
 NetworkPolicyPeer
-  podSelector 1 *LabelSelector
-  namespaceSelector 2 *LabelSelector
-  ipBlock 3 *IPBlock
+  podSelector 1 *LabelSelector # Labels of the pods.
+  namespaceSelector 2 *LabelSelector # Labels of the namespaces.
+  ipBlock 3 *IPBlock # Addresses.
 NetworkPolicyPort
-  protocol 1 *string
-  port 2 *IntOrString
-  endPort 3 *int32
+  protocol 1 *string # TCP, UDP or SCTP. TCP by default.
+  port 2 *IntOrString # Number or name of the port; all by default.
+  endPort 3 *int32 # Last port of a range.
 NetworkPolicySpec
   podSelector 1 LabelSelector always # The pods it holds for.
   ingress 2 []NetworkPolicyIngressRule atomic # Traffic the pods may receive.

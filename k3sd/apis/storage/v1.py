@@ -43,13 +43,13 @@ CSIStorageCapacityList kind
   items! 2 []CSIStorageCapacity
 StorageClass kind # A kind of storage that claims can ask for.
   metadata 1 ObjectMeta
-  provisioner! 2 string
-  parameters 3 {}string
-  reclaimPolicy 4 *string
-  mountOptions 5 []string atomic
-  allowVolumeExpansion 6 *bool
-  volumeBindingMode 7 *string
-  allowedTopologies 8 []core.TopologySelectorTerm atomic
+  provisioner! 2 string # Who makes the volumes.
+  parameters 3 {}string # What the provisioner is told.
+  reclaimPolicy 4 *string # What becomes of volumes when their claims go: Delete or Retain.
+  mountOptions 5 []string atomic # Options for mount.
+  allowVolumeExpansion 6 *bool # Whether claims may grow.
+  volumeBindingMode 7 *string # Immediate, or WaitForFirstConsumer for a volume near the first pod.
+  allowedTopologies 8 []core.TopologySelectorTerm atomic # Where volumes may be made.
 StorageClassList kind
   metadata 1 ListMeta
   items! 2 []StorageClass

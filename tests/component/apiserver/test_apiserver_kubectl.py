@@ -94,6 +94,10 @@ async def test_a_session(server: TestServer, program: str, tmp_path: Path) -> No
 async def test_explain_and_api_resources(server: TestServer, program: str) -> None:
     _, out, _ = await server.kubectl("explain", "pods.spec.containers.image", program=program)
     assert "image" in out
+    _, out, _ = await server.kubectl("explain", "pods.spec.containers.securityContext.runAsNonRoot", program=program)
+    assert "boolean" in out and "Refuse to run as root." in out
+    _, out, _ = await server.kubectl("explain", "deployment.spec.template.spec.affinity", program=program)
+    assert "Which pods it wants to be near." in out
     _, out, _ = await server.kubectl("api-resources", program=program)
     assert "deployments" in out
     _, out, _ = await server.kubectl("version", program=program)
