@@ -121,6 +121,46 @@ def test_reload_that_fails_keeps_running(running: Running) -> None:
     assert running.ask() == child
 
 
+HANGS = """
+import asyncio, os, sys, time
+sys.path.insert(0, {root!r})
+from k3sd.procs.inherit import Reporter
+async def main():
+    print("started", flush=True)
+    Reporter().ready("serving")
+    await asyncio.sleep(0.5)
+    time.sleep(60)  # the loop that does the work does not turn any more
+asyncio.run(main())
+"""
+
+
+def test_a_child_that_hangs_is_ended_and_the_parent_pings_for_itself(tmp_path: Path) -> None:
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.bind(str(tmp_path / "notify"))
+    notify.settimeout(10)
+    code = PARENT.format(root=str(ROOT), child=HANGS.format(root=str(ROOT)), port=free_port())
+    environ = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    try:
+        assert [process.stdout.readline() for _ in range(2)] == ["started\n"] * 2, "it is started again"
+        heard = ""
+        while heard.count("WATCHDOG=1") < 3:
+            heard += notify.recv(4096).decode() + "\n"
+        process.terminate()
+        assert process.wait(15) == 0
+        said = process.stderr.read()
+        assert "web missed its watchdog: aborted" in said and "web was killed by SIGABRT" in said
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+        notify.close()
+
+
 REFUSES = """
 import os, sys
 sys.path.insert(0, {root!r})
