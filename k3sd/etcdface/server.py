@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
@@ -63,7 +64,13 @@ class EtcdFace:
                 if not port.isdecimal():
                     raise DatastoreError(f"cannot listen on {self._listen!r}: the port is missing")
                 context = self._context() if scheme == "https" else None
-                await server.listen_tcp(host.strip("[]") or None, int(port), context)
+                host = host.strip("[]")
+                if (context is None or context.verify_mode != ssl.CERT_REQUIRED) and not _is_loopback(host):
+                    raise DatastoreError(
+                        f"cannot listen on {self._listen!r}: everybody who reaches it could read and change the cluster; use "
+                        "https with --cert, --key and --client-ca, or listen on unix:///path or 127.0.0.1"
+                    )
+                await server.listen_tcp(host or None, int(port), context)
         except OSError as e:
             raise DatastoreError(f"cannot listen on {self._listen!r}: {e.strerror or e}") from e
         self._server = server
@@ -168,6 +175,13 @@ class EtcdFace:
         if request.action != 0:
             unsupported("setting and clearing alarms")
         return etcdrpc.AlarmResponse(header=header(await self._backend.revision()))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _parse(parse: Callable[[bytes], Any], message: bytes) -> Any:

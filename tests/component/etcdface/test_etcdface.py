@@ -374,6 +374,8 @@ async def test_status_and_members(call: Call) -> None:
 async def test_a_listener_that_cannot_be(backend: Backend, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no certificate")
     text_tls = ServerTLS(str(tmp_path / "text"), str(tmp_path / "text"))
+    authority(tmp_path, "etcd")
+    no_clients = ServerTLS(str(tmp_path / "etcd.crt"), str(tmp_path / "etcd.key"))
     with new_socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -386,6 +388,9 @@ async def test_a_listener_that_cannot_be(backend: Backend, tmp_path: Path) -> No
             ("http://127.0.0.1", None, "the port is missing"),
             (f"http://127.0.0.1:{port}", None, f"cannot listen on 'http://127.0.0.1:{port}': .*in use"),
             (f"unix://{tmp_path}/none/sock", None, "No such file or directory"),
+            ("http://0.0.0.0:0", None, "everybody who reaches it could .*; use https with --cert, --key and --client-ca"),
+            ("http://:0", None, "everybody who reaches it"),
+            ("https://192.0.2.1:0", no_clients, "everybody who reaches it"),
         ):
             with pytest.raises(DatastoreError, match=text):
                 await EtcdFace(backend, listen, tls).start()
