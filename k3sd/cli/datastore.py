@@ -111,6 +111,8 @@ async def _serve(args: argparse.Namespace) -> int:
     data_dir = Path(args.data_dir)
     tls = ServerTLS(args.cert, args.key, args.client_ca) if args.cert and args.key else None
     listen = args.listen or f"unix://{data_dir / 'server' / 'kine.sock'}"
+    if (args.cert or args.key or args.client_ca) and not listen.startswith("https://"):
+        raise DatastoreError(f"--cert, --key and --client-ca have no meaning for {listen!r}; listen on https://host:port")
     with contextlib.suppress(asyncio.CancelledError):
         await serve(
             args.endpoint,

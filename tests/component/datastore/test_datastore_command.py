@@ -45,6 +45,11 @@ async def test_backup_check_restore_migrate(data_dir: Path, tmp_path: Path) -> N
     assert "unknown scheme" in k3sd("check", "--data-dir", str(data_dir), "--endpoint", "nats://x", code=1)
 
 
+async def test_certificates_for_a_listener_without_tls(tmp_path: Path) -> None:
+    words = ("serve", "--data-dir", str(tmp_path), "--endpoint", "", "--listen", "http://127.0.0.1:1", "--client-ca", "x")
+    assert "have no meaning for 'http://127.0.0.1:1'; listen on https://host:port" in k3sd(*words, code=1)
+
+
 async def test_serve(data_dir: Path, tmp_path: Path) -> None:
     listen = f"unix://{tmp_path}/sock"
     words = ["datastore", "serve", "--data-dir", str(data_dir), "--endpoint", "", "--listen", listen]
