@@ -7,6 +7,7 @@ Upstream: ``pkg/registry/core/{pod,service,node}/strategy.go`` (LogLocation, Exe
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -247,8 +248,7 @@ async def _proxy(server: APIServer, request: web.BaseRequest, ctx: RequestContex
     scheme, name, port = split_scheme_name_port(ctx.name)
     match ctx.resource.plural:
         case "nodes":
-            target = server.kubelets.target(name)
-            scheme = "https"
+            target = _node_target(server, name, port, scheme)
         case "pods":
             target = _pod_target(server, ctx.namespace, name, port, scheme)
         case _:
@@ -282,6 +282,28 @@ def _insecure() -> ssl.SSLContext:
     return context
 
 
+def check_proxyable(address: str) -> None:
+    """Only what may be another machine is dialled for a client, whatever a status says: never this one's loopback or its
+    neighbours' metadata services. Raises 400. Source: ``proxyutil.IsProxyableIP``."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        raise bad_request("address not allowed") from None  # a node that has a name only
+    if ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified or address == "255.255.255.255":
+        raise bad_request("address not allowed")
+
+
+def _node_target(server: APIServer, name: str, port: str, scheme: str) -> Target:
+    """The kubelet, unless another port of the node is asked for. Source: ``node.ResourceLocation``."""
+    kubelet = server.kubelets.target(name)
+    if not port or port == str(kubelet.port):
+        return kubelet
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise bad_request(f'invalid node request "{name}:{port}"')
+    check_proxyable(kubelet.host)
+    return Target(kubelet.host, int(port), _insecure() if scheme == "https" else None)
+
+
 def _pod_target(server: APIServer, namespace: str, name: str, port: str, scheme: str) -> Target:
     pod = server.registry.read(resources.PODS, name, namespace)
     if pod is None:
@@ -289,6 +311,7 @@ def _pod_target(server: APIServer, namespace: str, name: str, port: str, scheme:
     address = (pod.get("status") or {}).get("podIP")
     if not address:
         raise bad_request(f"address not allowed: pod {name} has no IP yet")
+    check_proxyable(address)
     if not port or port == "0":
         ports = [p["containerPort"] for c in pod["spec"].get("containers") or () for p in c.get("ports") or ()]
         number = ports[0] if ports else (443 if scheme == "https" else 80)

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from k3sd.apimachinery.errors import StatusError
 from k3sd.apis import resources
+from k3sd.apiserver import connecting
 from k3sd.apiserver.tunnel import Target
 from tests.component.apiserver.conftest import Http
 from tests.support.apiserver import TOKEN, TestServer
 
 POD = "/api/v1/namespaces/default/pods/p"
+CHECK_PROXYABLE = connecting.check_proxyable
 Script = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -46,6 +49,7 @@ async def backend(server: TestServer, monkeypatch: pytest.MonkeyPatch) -> AsyncI
     listener = await asyncio.start_server(backend.connected, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     monkeypatch.setattr(server.server.kubelets, "target", lambda node: Target("127.0.0.1", port))
+    monkeypatch.setattr(connecting, "check_proxyable", lambda address: None)
     client = server.registry.client()
     await client.create(
         resources.PODS,
@@ -185,6 +189,41 @@ async def test_pod_proxy(http: Http, backend: Backend) -> None:
     assert backend.heads[0].startswith(b"GET /a%2Fb/?q=1&q=2 HTTP/1.1\r\n") or b"/a%2Fb/" in backend.heads[0]
     status, headers, _ = await http("GET", POD + "/proxy?x=1", allow_redirects=False)
     assert (status, headers["Location"]) == (301, POD + "/proxy/?x=1")
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "169.254.169.254", "::1", "fe80::1", "224.0.0.1", "0.0.0.0", "255.255.255.255"]
+)
+def test_addresses_that_no_client_may_reach_through_the_server(address: str) -> None:
+    with pytest.raises(StatusError, match="address not allowed") as caught:
+        CHECK_PROXYABLE(address)
+    assert caught.value.code == 400
+    CHECK_PROXYABLE("10.42.0.5")
+    CHECK_PROXYABLE("fd00::5")
+
+
+async def test_what_a_status_claims_is_checked(http: Http, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "check_proxyable", CHECK_PROXYABLE)
+    for path in (f"{POD}/proxy/x", "/api/v1/nodes/n1:22/proxy/x"):
+        status, _, body = await http("GET", path)
+        assert (status, body["message"]) == (400, "address not allowed")
+    assert backend.heads == []
+
+
+async def test_other_ports_of_a_node_are_not_its_kubelet(http: Http, backend: Backend) -> None:
+    async def answer(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nother")
+
+    other = Backend()
+    other.script = answer
+    listener = await asyncio.start_server(other.connected, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    assert (await http("GET", f"/api/v1/nodes/n1:{port}/proxy/x"))[2] == "other"
+    assert (await http("GET", "/api/v1/nodes/n1/proxy/x"))[0] == 403, "the kubelet's"
+    assert len(other.heads) == len(backend.heads) == 1
+    assert (await http("GET", "/api/v1/nodes/n1:ssh/proxy/x"))[0] == 400
+    listener.close()
+    await listener.wait_closed()
 
 
 async def test_service_proxy_picks_a_ready_endpoint(
