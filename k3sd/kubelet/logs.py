@@ -100,24 +100,30 @@ def _number(query: Mapping[str, str], name: str, least: int) -> int | None:
 
 
 class LineWriter:
-    """Turns raw lines of a log file into output by the options; ``done`` when ``limit_bytes`` are out. Pure."""
+    """Turns raw lines of a log file into output by the options; ``done`` when ``limit_bytes`` are out. Pure.
+
+    Also ``done`` after ``tail_lines`` lines, unless it follows: what is written while the tail is read is not part of it.
+    """
 
     def __init__(self, options: LogOptions) -> None:
         self._options = options
         self._left = options.limit_bytes
+        self._lines_left = None if options.follow else options.tail_lines
         self._stream = None if options.stream == "All" else options.stream.lower().encode()
         self._in_line = False
         self._since = options.since
 
     @property
     def done(self) -> bool:
-        return self._left is not None and self._left <= 0
+        return (self._left is not None and self._left <= 0) or self._lines_left == 0
 
     def feed(self, line: bytes) -> bytes:
         """What one raw line (without newline) adds to the output; a line that is none of the runtime's adds nothing."""
         parts = line.split(b" ", 3)
         if len(parts) < 3 or parts[1] not in (b"stdout", b"stderr"):
             return b""
+        if self._lines_left is not None:
+            self._lines_left -= 1
         if self._stream is not None and parts[1] != self._stream:
             return b""
         if self._since is not None:

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -107,6 +108,34 @@ def test_tail_offset_across_blocks(size: int, ends: bool, monkeypatch: pytest.Mo
     for count in range(12):
         found = data[tail_offset(io.BytesIO(data), count) :]
         assert [part for part in found.split(b"\n") if part] == (lines[-count:] if count else [])
+
+
+@pytest.mark.parametrize(("lines", "text"), [(0, ""), (1, "old 2\n"), (2, "old 1\nold 2\n")])
+async def test_a_line_written_while_the_tail_is_read_is_not_part_of_it(
+    lines: int, text: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.path.write_text(line("old 1") + line("old 2"))
+
+    def found(file: BinaryIO, lines: int) -> int:
+        start = tail_offset(file, lines)
+        with rig.path.open("a") as log:
+            log.write(line("new"))
+        return start
+
+    monkeypatch.setattr("k3sd.kubelet.logs.tail_offset", found)
+    assert await rig.read(tail_lines=lines) == text
+
+
+async def test_follow_goes_on_after_the_tail(rig: Rig) -> None:
+    rig.path.write_text(line("old 1") + line("old 2"))
+    task = rig.follow(tail_lines=1)
+    await rig.until("old 2\n")
+    with rig.path.open("a") as log:
+        log.write(line("new"))
+    await rig.until("old 2\nnew\n")
+    rig.exit.set()
+    await task
+    assert rig.out == b"old 2\nnew\n"
 
 
 def test_a_time_without_fraction_gets_one() -> None:
