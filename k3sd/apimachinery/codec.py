@@ -16,11 +16,6 @@ from typing import Any
 from k3sd.apimachinery.conform import conform
 from k3sd.apimachinery.errors import Obj, StatusError, bad_request
 
-try:
-    import orjson
-except ImportError:
-    orjson = None
-
 __all__ = [
     "clone",
     "conform",
@@ -47,7 +42,7 @@ _dumps: Callable[[Any], str] = json.JSONEncoder(
 
 def loads(body: bytes) -> Any:
     """The value of trusted JSON bytes (from the store, from a server)."""
-    return orjson.loads(body) if orjson else _plain.decode(body.decode())
+    return _plain.decode(body.decode())
 
 
 def clone(value: Any) -> Any:
@@ -65,8 +60,6 @@ def encode(obj: Any) -> bytes:
     Raises StatusError 400 for numbers JSON does not have."""
     if isinstance(obj, dict) and "metadata" in obj:
         obj = _ordered(obj)
-    if orjson:
-        return bytes(orjson.dumps(obj))
     try:
         text = _dumps(obj)
     except ValueError:  # 1e400, or NaN in a part of a body that is not looked into

@@ -41,8 +41,6 @@ PACKAGE_OF = {
     "yaml": "python3-yaml",
     "yarl": "python3-aiohttp",
 }
-OPTIONAL = {"orjson"}
-"""Accelerators behind one import point."""
 
 
 def listed(kind: str) -> set[str]:
@@ -65,7 +63,7 @@ def imports() -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add((node.module or "").split(".")[0])
-    return found - set(sys.stdlib_module_names) - {"k3sd"} - OPTIONAL
+    return found - set(sys.stdlib_module_names) - {"k3sd"}
 
 
 def test_the_packages_run_time_list_is_the_control_files() -> None:
