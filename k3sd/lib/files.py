@@ -11,7 +11,7 @@ def write_atomic(path: Path, data: bytes | str, mode: int = 0o600, owner: tuple[
     """Replace ``path`` by ``data`` such that a crash leaves the old or the new content, never a part.
 
     The temporary file lives in the same directory, gets ``mode`` and ``owner`` (uid, gid) first, and is synced before the
-    rename; the directory is synced after it. Raises OSError.
+    rename; the directory is synced after it. Raises OSError naming the file.
     """
     raw = data.encode() if isinstance(data, str) else data
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -24,6 +24,9 @@ def write_atomic(path: Path, data: bytes | str, mode: int = 0o600, owner: tuple[
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(name, path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a failed write names no file
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
