@@ -151,7 +151,7 @@ def test_without_endpoints_a_connection_is_refused_at_once(k: Server) -> None:
         for where in (None, enter):
             answers, seconds = ask(k, address, port, 3, where)
             assert answers == {"ConnectionRefusedError"}, (address, port, where)
-            assert seconds < 0.5, (address, port, where)
+            assert seconds < 0.9, "the second SYN goes out after one"
 
 
 @pytest.fixture
