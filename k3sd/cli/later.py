@@ -13,9 +13,8 @@ def _refuse(command: str, what: str, remedy: str) -> int:
 
 def token(argv: Sequence[str]) -> int:
     """``k3sd token``."""
-    return _refuse(
-        "token", "join tokens other than the server's own are not there yet", "the server's is in <data>/server/token"
-    )
+    remedy = "the server's is in server/token below the data directory, which is /var/lib/rancher/k3s by default"
+    return _refuse("token", "join tokens other than the server's own are not there yet", remedy)
 
 
 def certificate(argv: Sequence[str]) -> int:
