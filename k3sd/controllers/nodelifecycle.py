@@ -53,7 +53,7 @@ class NodeLifecycleController(Controller):
         self.startup = duration_argument(ctx, "node-startup-grace-period", STARTUP_SECONDS)
         self._health: dict[str, _Health] = {}
         self._evicted_at: dict[str, float] = {}
-        self.nodes = self.informer(resources.NODES, self._node, self._node_updated, self._node_deleted)
+        self.nodes = self.informer(resources.NODES, self._node_added, self._node_updated, self._node_deleted)
         self.leases = self.informer(resources.LEASES, self._lease, lambda _, lease: self._lease(lease), namespace=LEASES)
         self.pods = self.informer(resources.PODS)
         self.pods.add_index("node", node_index)
@@ -88,6 +88,12 @@ class NodeLifecycleController(Controller):
         if heartbeat != health.heartbeat:
             health.heartbeat, health.seen = heartbeat, self._now()
         self.enqueue(node)
+
+    def _node_added(self, node: Obj) -> None:
+        self._node(node)
+        self.recorder.event(
+            node, "Normal", "RegisteredNode", f"Node {name_of(node)} event: Registered Node {name_of(node)} in Controller"
+        )
 
     def _node_updated(self, old: Obj, node: Obj) -> None:
         self._node(node)

@@ -105,6 +105,19 @@ async def test_a_silent_node_becomes_unknown_tainted_and_its_pods_not_ready_then
         assert taints(h, "n1") == set() and taints(h, "n2") == set()
 
 
+async def test_coming_and_going_of_a_node_is_told():
+    async with Harness(NodeLifecycleController) as h:
+        made = await node(h, "n1")
+        await h.settle(5)
+        await h.delete(resources.NODES, made)
+        await h.settle(5)
+        told = [(e["reason"], e["message"], e["source"]["component"]) for e in h.all(resources.EVENTS)]
+        assert told == [
+            ("RegisteredNode", "Node n1 event: Registered Node n1 in Controller", "node-controller"),
+            ("RemovingNode", "Node n1 event: Removing Node n1 from Controller", "node-controller"),
+        ]
+
+
 async def test_the_only_node_is_not_evicted_from():
     async with Harness(NodeLifecycleController) as h:
         await node(h, "n1")
