@@ -72,7 +72,9 @@ def test_registries_hosts() -> None:
                 "*": {"endpoint": ["https://all.example"]},
                 "reg.example:5000": {},
             },
-            "configs": {"m.example": {"tls": {"ca_file": "/ca", "insecure_skip_verify": True}, "auth": {"token": "x"}}},
+            "configs": {
+                "m.example": {"tls": {"ca_file": "/ca", "insecure_skip_verify": True}, "auth": {"identity_token": "x"}}
+            },
         },
         "f",
     )
@@ -103,6 +105,27 @@ def test_registries_certs_dir_keeps_what_others_wrote(tmp_path: Path) -> None:
 def test_registries_refuses_what_it_does_not_know(raw: object) -> None:
     with pytest.raises(registries.RegistriesError, match=r"^f: "):
         registries.parse(raw, "f")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mirrors: {a: {endpoint: ['ftp://x']}}", "mirrors.a.endpoint: 'ftp://x' is neither http:// nor https://"),
+        ("mirrors: {a: {endpoint: ['https://x:port']}}", "mirrors.a.endpoint: 'https://x:port' is no URL: "),
+        ("mirrors: {a: {endpoints: []}}", "mirrors.a: unknown key 'endpoints'; known are endpoint, rewrite"),
+        ("configs: {a: {auth: {username: 1}}}", "configs.a.auth.username: must be text; put quotes around it"),
+        ("configs: {a: {auth: x}}", "configs.a.auth: must be a mapping"),
+        ("configs: {a: {tls: {ca: x}}}", "configs.a.tls: unknown key 'ca'; known are ca_file, cert_file, key_file, "),
+        ("configs: {a: {tls: {insecure_skip_verify: 'no'}}}", "configs.a.tls.insecure_skip_verify: must be true or false"),
+        ("configs: {a: {tls: {ca_file: /proc/no-such}}}", "configs.a.tls.ca_file: there is no file /proc/no-such"),
+    ],
+)
+def test_registries_mistakes_are_named(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "registries.yaml"
+    file.write_text(text)
+    with pytest.raises(registries.RegistriesError) as caught:
+        registries.load(file)
+    assert str(caught.value).startswith(f"{file}: {message}")
 
 
 def test_pause_image_needs_a_static_binary() -> None:
