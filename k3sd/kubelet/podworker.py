@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from k3sd.apimachinery import timefmt
@@ -20,7 +20,7 @@ from k3sd.kubelet.cri.messages import ContainerState
 from k3sd.kubelet.failures import StartError
 from k3sd.kubelet.plan import Actions, ProbeResults, compute_actions
 from k3sd.kubelet.podinfo import Obj
-from k3sd.kubelet.resize import Resizer
+from k3sd.kubelet.resize import Note, Resizer
 from k3sd.kubelet.runtime import Grace
 from k3sd.kubelet.services import Services
 from k3sd.kubelet.state import PodState
@@ -80,6 +80,7 @@ class PodWorker:
         ):
             self._spec_changed = True
             self._failures = 0
+            self._allocate()
             self._wake.set()
         elif (before.get("status") or {}).get("conditions") != (pod.get("status") or {}).get("conditions"):
             self._schedule_report()
@@ -224,6 +225,7 @@ class PodWorker:
                 self._end()
                 return None
             self.is_admitted = True
+        self._allocate()
         status = self.report()
         if status["phase"] in ("Succeeded", "Failed"):
             self._end()
@@ -334,6 +336,9 @@ class PodWorker:
         finally:
             self._starting = ""
         self._waiting.pop(name, None)
+        if (record := services.cache.get(self.uid).latest(name)) is not None:
+            self._resizer.started(record.id, container)
+            self._allocate()
         self._begin_probes(container)
         self._schedule_report()
         return None
@@ -363,14 +368,27 @@ class PodWorker:
     async def _resize(self) -> None:
         """Apply changed resources to what runs, and remember how far that is."""
         services, pod = self._services, self.pod
-        state = services.cache.get(self.uid)
-        self._resizer.allocate(pod, state, services.check_resize)
-        for record in self._resizer.restarts(pod, state):
+        for record in self._resizer.restarts(pod, services.cache.get(self.uid)):
             message = f"Container {record.name} resize requires restart"
             services.probes.stop(record.id)
             await services.runtime.kill_container(pod, record, Grace(), message=message)
-        if await self._resizer.run(pod, services.cache.get(self.uid), services.runtime, services.cgroups):
-            await services.limit_slice(pod)
+        try:
+            if await self._resizer.run(pod, services.cache.get(self.uid), services.runtime, services.cgroups):
+                await services.limit_slice(pod)
+        except CRIError as error:
+            self._record(self._resizer.failed(pod, str(error)))
+            raise
+        self._allocate()
+
+    def _allocate(self) -> None:
+        """Before the next status: what of the spec is granted, and what of that is in force."""
+        if self.is_admitted:
+            state = self._services.cache.get(self.uid)
+            self._record(self._resizer.allocate(self.pod, state, self._services.check_resize))
+
+    def _record(self, notes: Iterable[Note]) -> None:
+        for note in notes:
+            self._services.recorder.event(self.pod, note.type, note.reason, note.message)
 
     # probes
 

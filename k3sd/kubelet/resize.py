@@ -7,20 +7,27 @@ last one wrote it. Source: Kubernetes 1.36 ``pkg/kubelet/allocation``, ``kuberun
 from __future__ import annotations
 
 import asyncio
-import logging
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from k3sd.apimachinery import quantity, timefmt
+from k3sd.apimachinery import quantity
 from k3sd.kubelet import podinfo
 from k3sd.kubelet.cgroups import CgroupManager, pod_limits
-from k3sd.kubelet.cri.client import CRIError
 from k3sd.kubelet.podinfo import Obj
 from k3sd.kubelet.runtime import PodRuntime
 from k3sd.kubelet.state import ContainerRecord, PodState
 from k3sd.kubelet.status import Verdict
 from k3sd.lib.jsonvalue import clone
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An event to record."""
+
+    type: str
+    reason: str
+    message: str
 
 
 class Resizer:
@@ -40,25 +47,30 @@ class Resizer:
             if "resources" in entry
         }
         self.allocated: dict[str, Obj] = {}
+        self._granted: dict[str, Obj] = {}
         self._pending: Verdict | None = None
+        self._pending_generation = 0
+        self._progress: int | None = None
+        """The generation whose resources are not in force everywhere yet."""
         self._error = ""
-        self._generation = 0
-        self._since = ""
 
     @property
     def is_deferred(self) -> bool:
         return self._pending is not None and self._pending.reason == "Deferred"
 
     def conditions(self) -> list[Obj]:
-        """PodResizePending while the node will not grant it, PodResizeInProgress while it does not get through."""
+        """PodResizePending while the node will not grant it, PodResizeInProgress from the grant until it is in force."""
         if self._pending is not None:
-            kind, reason, message = "PodResizePending", self._pending.reason, self._pending.message
-        elif self._error:
-            kind, reason, message = "PodResizeInProgress", "Error", self._error
-        else:
-            return []
-        out = {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": self._since}
-        return [{**out, "observedGeneration": self._generation} if self._generation else out]
+            return [
+                _condition("PodResizePending", self._pending_generation, self._pending.reason, self._pending.message),
+            ]
+        if self._progress is not None:
+            return [_condition("PodResizeInProgress", self._progress, "Error" if self._error else "", self._error)]
+        return []
+
+    def started(self, id_: str, container: Obj) -> None:
+        """A container was started with what its spec said then, which need not be what it says now."""
+        self.in_force.setdefault(id_, clone(container.get("resources") or {}))
 
     def restarts(self, pod: Obj, state: PodState) -> list[ContainerRecord]:
         """Running containers whose change of resources needs a restart (``resizePolicy``); call after ``allocate``."""
@@ -76,24 +88,44 @@ class Resizer:
                 found.append(record)
         return found
 
-    def allocate(self, pod: Obj, state: PodState, check: Callable[[Obj], Verdict | None]) -> None:
-        """Grant what the spec asks for, unless the node refuses a change of it."""
+    def allocate(self, pod: Obj, state: PodState, check: Callable[[Obj], Verdict | None]) -> list[Note]:
+        """Grant what the spec asks for, unless the node refuses a change of it; see how far an earlier grant is.
+
+        Call before each status that shows the pod's generation: with the generation goes that the resize is not over.
+        """
+        generation = int(pod["metadata"].get("generation") or 0)
+        wanted: dict[str, Obj] = {c["name"]: c.get("resources") or {} for _, c in podinfo.all_containers(pod)}
         differs = any(
             record.id in self.in_force and not _same(self.in_force[record.id], container.get("resources") or {})
             for container, record in _running(pod, state)
         )
-        before = self._pending
-        self._pending = check(pod) if differs else None
-        if self._pending != before:
-            self._since = timefmt.now()
-            self._generation = int(pod["metadata"].get("generation") or 0)
-        if self._pending is None:
-            self.allocated = {
-                c["name"]: (c.get("resources") or {}).get("requests") or {} for _, c in podinfo.all_containers(pod)
-            }
-        else:
+        before, since = self._pending, self._pending_generation
+        self._pending = check(pod) if differs and wanted != self._granted else None
+        if self._pending is not None:
+            self._progress, self._error, self._granted = None, "", {}
+            self._pending_generation = generation
             for container, record in _running(pod, state):
                 self.allocated[container["name"]] = (self.in_force.get(record.id) or {}).get("requests") or {}
+            if (self._pending, generation) == (before, since):
+                return []
+            reason, text = self._pending.reason, self._pending.message
+            return [Note("Warning", f"Resize{reason}", _message(f"Pod resize {reason}", pod, generation, text))]
+        self.allocated = {name: need.get("requests") or {} for name, need in wanted.items()}
+        is_new, self._granted = wanted != self._granted, wanted
+        if differs and (is_new or self._progress is None):
+            self._progress, self._error = generation, ""
+            return [Note("Normal", "ResizeStarted", _message("Pod resize started", pod, generation))]
+        if not differs and self._progress is not None:
+            done, self._progress, self._error = self._progress, None, ""
+            return [Note("Normal", "ResizeCompleted", _message("Pod resize completed", pod, done))]
+        return []
+
+    def failed(self, pod: Obj, error: str) -> list[Note]:
+        """It did not get through."""
+        if self._progress is None or self._error == error:
+            return []
+        self._error = error
+        return [Note("Warning", "ResizeError", _message("Pod resize error", pod, self._progress, error))]
 
     async def run(self, pod: Obj, state: PodState, runtime: PodRuntime, cgroups: CgroupManager) -> bool:
         """Update what differs: the pod's cgroup is widened before its containers and narrowed after them. Whether anything did.
@@ -112,20 +144,36 @@ class Resizer:
         for id_ in self.in_force.keys() - alive:
             del self.in_force[id_]
         if not pending:
-            self._error = ""
             return False
-        try:
-            await asyncio.to_thread(cgroups.widen_pod, pod, pod_limits(pod))
-            for id_, container in pending:
-                await runtime.resize_container(pod, container, id_)
-                self.in_force[id_] = clone(container.get("resources") or {})
-            await asyncio.to_thread(cgroups.update_pod, pod)
-            self._error = ""
-            return True
-        except CRIError as error:
-            self._error = str(error)
-            self._since = timefmt.now()
-            raise
+        await asyncio.to_thread(cgroups.widen_pod, pod, pod_limits(pod))
+        for id_, container in pending:
+            await runtime.resize_container(pod, container, id_)
+            self.in_force[id_] = clone(container.get("resources") or {})
+        await asyncio.to_thread(cgroups.update_pod, pod)
+        return True
+
+
+def _condition(type_: str, generation: int, reason: str, message: str) -> Obj:
+    out: Obj = {"type": type_, "status": "True"}
+    if reason:
+        out |= {"reason": reason, "message": message}
+    return {**out, "observedGeneration": generation} if generation else out
+
+
+def _message(prefix: str, pod: Obj, generation: int, error: str = "") -> str:
+    """With the resources asked for, as upstream's events have them."""
+    summary: Obj = {}
+    for key in ("initContainers", "containers"):
+        if containers := pod["spec"].get(key):
+            summary[key] = [{"name": c["name"], "resources": _ordered(c.get("resources") or {})} for c in containers]
+    summary["generation"] = generation
+    if error:
+        summary["error"] = error
+    return f"{prefix}: {json.dumps(summary, separators=(',', ':'), ensure_ascii=False)}"
+
+
+def _ordered(need: Obj) -> Obj:
+    return {part: dict(sorted(need[part].items())) for part in ("limits", "requests") if need.get(part)}
 
 
 def _running(pod: Obj, state: PodState) -> Iterator[tuple[Obj, ContainerRecord]]:

@@ -1,0 +1,116 @@
+"""How a change of resources is granted and shown, without a runtime."""
+
+import json
+from typing import Any
+
+import pytest
+
+from k3sd.kubelet.resize import Resizer
+from k3sd.kubelet.status import StatusInput, Verdict, compute_status
+from tests.unit.kubelet.kubelet_pods import Obj, container, pod, record, state
+
+
+def asking(cpu: str, generation: int, **fields: Any) -> Obj:
+    out = pod(container("a", resources={"limits": {"memory": "1Gi"}, "requests": {"memory": "1Gi", "cpu": cpu}}, **fields))
+    out["metadata"]["generation"] = generation
+    return out
+
+
+def granted(_pod: Obj) -> None:
+    return None
+
+
+def conditions(resizer: Resizer) -> list[tuple[str, str, int]]:
+    return [(c["type"], c.get("reason", ""), c["observedGeneration"]) for c in resizer.conditions()]
+
+
+@pytest.fixture
+def resizer() -> Resizer:
+    out = Resizer(asking("1", 1))
+    out.started("a-0", asking("1", 1)["spec"]["containers"][0])
+    assert out.allocate(asking("1", 1), state(record("a")), granted) == []
+    return out
+
+
+def test_a_resize_is_in_progress_from_its_generation_on_until_it_is_in_force(resizer: Resizer) -> None:
+    new, running = asking("2", 2), state(record("a"))
+    (note,) = resizer.allocate(new, running, granted)
+    assert (note.type, note.reason) == ("Normal", "ResizeStarted")
+    prefix, _, summary = note.message.partition(": ")
+    assert prefix == "Pod resize started"
+    assert summary == (
+        '{"containers":[{"name":"a","resources":{"limits":{"memory":"1Gi"},"requests":{"cpu":"2","memory":"1Gi"}}}],"generation":2}'
+    )
+    assert resizer.allocate(new, running, granted) == []
+    shown = compute_status(
+        new,
+        running,
+        StatusInput(
+            {},
+            resources=resizer.in_force,
+            allocated=resizer.allocated,
+            resize_conditions=resizer.conditions(),
+            now="2026-01-01",
+        ),
+    )
+    assert shown["observedGeneration"] == 2
+    assert [c["status"] for c in shown["conditions"] if c["type"] == "PodResizeInProgress"] == ["True"]
+    (entry,) = shown["containerStatuses"]
+    assert (entry["allocatedResources"]["cpu"], entry["resources"]["requests"]["cpu"]) == ("2", "1")
+
+    resizer.in_force["a-0"] = new["spec"]["containers"][0]["resources"]
+    (note,) = resizer.allocate(new, running, granted)
+    assert (note.reason, note.message.partition(": ")[0]) == ("ResizeCompleted", "Pod resize completed")
+    assert resizer.conditions() == []
+
+
+def test_a_resize_that_restarts_is_in_progress_until_the_old_container_is_down(resizer: Resizer) -> None:
+    new = asking("2", 2, resizePolicy=[{"resourceName": "cpu", "restartPolicy": "RestartContainer"}])
+    running = state(record("a"))
+    resizer.allocate(new, running, granted)
+    assert [r.id for r in resizer.restarts(new, running)] == ["a-0"]
+    assert conditions(resizer) == [("PodResizeInProgress", "", 2)]
+    down = state(record("a", "exited"))
+    assert [n.reason for n in resizer.allocate(new, down, granted)] == ["ResizeCompleted"]
+    assert resizer.conditions() == []
+
+
+def test_a_container_started_before_a_change_has_the_old_resources(resizer: Resizer) -> None:
+    resizer.started("a-1", asking("1", 1)["spec"]["containers"][0])
+    new, running = asking("2", 2), state(record("a", "exited"), record("a", n=1))
+    assert [n.reason for n in resizer.allocate(new, running, granted)] == ["ResizeStarted"]
+    assert resizer.in_force["a-1"]["requests"]["cpu"] == "1"
+
+
+def test_what_is_not_granted_is_pending_and_nothing_is_in_progress(resizer: Resizer) -> None:
+    running = state(record("a"))
+    refused = Verdict("Infeasible", "Node didn't have enough capacity: cpu, requested: 9000, capacity: 4000")
+    (note,) = resizer.allocate(asking("9", 2), running, lambda _pod: refused)
+    assert (note.type, note.reason) == ("Warning", "ResizeInfeasible")
+    prefix, _, summary = note.message.partition(": ")
+    assert (prefix, json.loads(summary)["error"]) == ("Pod resize Infeasible", refused.message)
+    assert resizer.allocate(asking("9", 2), running, lambda _pod: refused) == []
+    assert conditions(resizer) == [("PodResizePending", "Infeasible", 2)]
+    assert resizer.allocated["a"]["cpu"] == "1"
+    # Taken back: it was never in progress, so nothing is completed.
+    assert resizer.allocate(asking("1", 3), running, granted) == []
+    assert resizer.conditions() == []
+
+
+def test_what_was_granted_is_not_asked_again(resizer: Resizer) -> None:
+    asked: list[Obj] = []
+    for _ in range(3):
+        resizer.allocate(asking("2", 2), state(record("a")), asked.append)
+    assert len(asked) == 1
+
+
+def test_a_failure_is_shown_until_another_change(resizer: Resizer) -> None:
+    running = state(record("a"))
+    resizer.allocate(asking("2", 2), running, granted)
+    (note,) = resizer.failed(asking("2", 2), "too small")
+    assert (note.type, note.reason, note.message.partition(": ")[0]) == ("Warning", "ResizeError", "Pod resize error")
+    assert resizer.failed(asking("2", 2), "too small") == []
+    (shown,) = resizer.conditions()
+    assert (shown["reason"], shown["message"], shown["observedGeneration"]) == ("Error", "too small", 2)
+    assert [n.reason for n in resizer.allocate(asking("3", 3), running, granted)] == ["ResizeStarted"]
+    assert conditions(resizer) == [("PodResizeInProgress", "", 3)]
