@@ -366,34 +366,82 @@ def validate_resize(new: Obj, old: Obj, errs: Errors) -> None:
     if (spec.get("os") or {}).get("name") == "windows":
         errs.append(forbidden_field("", "windows pods cannot be resized"))
         return
+    before = len(errs)
+    shown_qos = (new.get("status") or {}).get("qosClass") or ""
     if qos_class(spec) != ((old.get("status") or {}).get("qosClass") or qos_class(old_spec)):
-        errs.append(
-            invalid("metadata", new["metadata"].get("name", ""), "Pod QOS Class may not change as a result of resizing")
-        )
-    for key in ("containers", "initContainers"):
-        current, previous = spec.get(key) or [], old_spec.get(key) or []
-        if len(current) != len(previous):
-            errs.append(forbidden_field(f"spec.{key}", "containers may not be added or removed on resize"))
-            return
-        for i, (a, b) in enumerate(zip(current, previous, strict=True)):
+        errs.append(invalid("spec", shown_qos, "Pod QOS Class may not change as a result of resizing"))
+    if not _can_be_resized(old):
+        errs.append(forbidden_field("spec", "Pod running on node without support for resize"))
+    _validate_pod_level_resize(spec, old_spec, errs)
+    if order := [e for key in ("containers", "initContainers") for e in _same_containers(key, spec, old_spec)]:
+        errs.extend(order)
+        return
+    for key in ("initContainers", "containers"):
+        for i, (a, b) in enumerate(zip(spec.get(key) or (), old_spec.get(key) or (), strict=True)):
             path = f"spec.{key}[{i}].resources"
-            if a.get("resources") == b.get("resources"):
-                continue
-            if key == "initContainers" and a.get("restartPolicy") != "Always":
-                errs.append(forbidden_field(path, "resources for non-sidecar init containers are immutable"))
-            need, had = a.get("resources") or {}, b.get("resources") or {}
-            for part in ("limits", "requests"):
-                removed = [n for n in had.get(part) or {} if n not in (need.get(part) or {})]
-                if removed:
-                    errs.append(forbidden_field(f"{path}.{part}", f"resource {part} cannot be removed"))
+            _validate_kept(a.get("resources") or {}, b.get("resources") or {}, path, "resource", errs)
     munged: Obj = clone(spec)
     for key in ("containers", "initContainers"):
-        for a, b in zip(munged.get(key) or [], old_spec.get(key) or [], strict=True):
+        for i, (a, b) in enumerate(zip(munged.get(key) or (), old_spec.get(key) or (), strict=True)):
+            is_changed = not _equal_specs(a, b)
             _restore_cpu_memory(a, b)
+            is_foreign = not _equal_specs(a, b)
+            if key == "containers":
+                if is_foreign:
+                    errs.append(forbidden_field("spec", RESIZE_FORBIDDEN))
+                continue
+            path = f"spec.initContainers[{i}]"
+            if is_foreign:
+                errs.append(forbidden_field(path, "only cpu and memory resources for init or sidecar containers are mutable"))
+            if is_changed and a.get("restartPolicy") != "Always":
+                text = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized"
+                policies = a.get("resizePolicy") or ()
+                errs.extend(forbidden_field(path, text) for p in policies if p.get("restartPolicy") == "RestartContainer")
+    if len(errs) > before:
+        return
     if "resources" in munged or "resources" in old_spec:
         _restore_cpu_memory(munged, old_spec)
     if not _equal_specs(munged, old_spec):
-        errs.append(forbidden_field("spec", f"{RESIZE_FORBIDDEN}\n{spec_diff(old_spec, munged)}"))
+        errs.append(forbidden_field("spec", RESIZE_FORBIDDEN))
+
+
+def _can_be_resized(pod: Obj) -> bool:
+    """``isPodResizeRequestSupported``: a kubelet that can shows the resources of what runs."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    running = next((s for s in statuses if (s.get("state") or {}).get("running") is not None), None)
+    return running is None or "resources" in running
+
+
+def _validate_pod_level_resize(spec: Obj, old: Obj, errs: Errors) -> None:
+    """``validatePodLevelResourcesResize``."""
+    need, had = spec.get("resources"), old.get("resources")
+    if had is not None and need is None:
+        errs.append(forbidden_field("spec.resources", "pod-level resources cannot be removed"))
+        return
+    _validate_kept(need or {}, had or {}, "spec.resources", "pod-level resource", errs)
+    holder: Obj = {"resources": clone(need or {})}
+    _restore_cpu_memory(holder, {"resources": had or {}})
+    if not _equal_specs(holder["resources"], had or {}):
+        errs.append(forbidden_field("spec", f"{RESIZE_FORBIDDEN} at pod-level"))
+
+
+def _validate_kept(need: Obj, had: Obj, path: str, what: str, errs: Errors) -> None:
+    """No request and no limit may go."""
+    for part in ("requests", "limits"):
+        if (had.get(part) or {}).keys() - (need.get(part) or {}).keys():
+            errs.append(forbidden_field(f"{path}.{part}", f"{what} {part} cannot be removed"))
+
+
+def _same_containers(key: str, spec: Obj, old: Obj) -> list[FieldError]:
+    """``validatePodResizeContainerOrdering``."""
+    current, previous = spec.get(key) or [], old.get(key) or []
+    if len(current) != len(previous):
+        return [forbidden_field(f"spec.{key}", f"{key} may not be added or removed on resize")]
+    return [
+        forbidden_field(f"spec.{key}[{i}].name", f"{key} may not be renamed or reordered on resize")
+        for i, (a, b) in enumerate(zip(current, previous, strict=True))
+        if a.get("name") != b.get("name")
+    ]
 
 
 def _restore_cpu_memory(holder: Obj, old: Obj) -> None:

@@ -86,17 +86,24 @@ class EphemeralHandler(ObjectHandler):
 
 
 class ResizeHandler(ObjectHandler):
-    """Takes over the resources of containers by name (``dropNonResizeUpdates``)."""
+    """Takes over the resources of containers (``dropNonResizeUpdates``).
+
+    Containers that were added, removed, renamed or reordered are taken over as they are: validation refuses them.
+    """
 
     def merge(self, current: Obj, body: Obj) -> Obj:
         new: Obj = clone(current)
         spec = body.get("spec") or {}
-        for key in ("containers", "initContainers"):
-            wanted = {c.get("name"): c for c in spec.get(key) or []}
-            for container in new["spec"].get(key) or []:
-                change = wanted.get(container.get("name"))
-                if change is None:
-                    continue
+        keys = ("containers", "initContainers")
+        if any(len(spec.get(key) or ()) != len(new["spec"].get(key) or ()) for key in keys):
+            new["spec"].update({key: clone(spec.get(key) or []) for key in keys})
+            return new
+        for key in keys:
+            wanted = spec.get(key) or []
+            if [c.get("name") for c in wanted] != [c.get("name") for c in new["spec"].get(key) or ()]:
+                new["spec"][key] = clone(wanted)
+                continue
+            for container, change in zip(new["spec"].get(key) or (), wanted, strict=True):
                 for part in ("resources", "resizePolicy"):
                     if part in change:
                         container[part] = clone(change[part])
@@ -104,6 +111,8 @@ class ResizeHandler(ObjectHandler):
                         container.pop(part, None)
         if "resources" in spec:
             new["spec"]["resources"] = clone(spec["resources"])
+        else:
+            new["spec"].pop("resources", None)
         return new
 
 

@@ -303,6 +303,10 @@ async def test_resize(cluster: Cluster) -> None:
     changed["spec"]["containers"][0]["resources"]["limits"]["cpu"] = "300m"
     with pytest.raises(StatusError, match="Pod QOS Class may not change as a result of resizing"):
         await cluster.admin.update(r.PODS, changed, subresource="resize")
+    for names in (("c2",), ("c", "d")):
+        changed["spec"]["containers"] = [{**pod["spec"]["containers"][0], "name": name} for name in names]
+        with pytest.raises(StatusError, match=r"containers may not be (renamed or reordered|added or removed) on resize"):
+            await cluster.admin.update(r.PODS, deepcopy(changed), subresource="resize")
 
 
 def budget(**status: Any) -> dict[str, Any]:

@@ -260,6 +260,87 @@ def test_resize(new: dict[str, Any], expected: str) -> None:
     assert any(expected in str(e) for e in errors) if expected else not errors
 
 
+def test_resize_says_why_not() -> None:
+    """Each case: what the pod had and should have (parts of the spec), and upstream's words."""
+    cpu = {"requests": {"cpu": "1"}}
+    two: Any = [{"name": "a", "resources": cpu}, {"name": "b", "resources": cpu}]
+    once = {"name": "i", "resources": cpu, "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]}
+    plain = {**once, "resizePolicy": []}
+    foreign = {**plain, "resources": {"requests": {"cpu": "1", "x/y": "1"}}}
+    more = {**once, "resources": {"requests": {"cpu": "2"}}}
+    restarts = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized"
+    order = [f"spec.containers[{i}].name: Forbidden: containers may not be renamed or reordered on resize" for i in (0, 1)]
+    cases: list[tuple[Any, Any, list[str]]] = [
+        ({"containers": two}, {"containers": two[::-1]}, order),
+        ({"containers": two}, {"containers": [{**c, "name": c["name"] + "2"} for c in two]}, order),
+        (
+            {"containers": two},
+            {"containers": two[:1]},
+            ["spec.containers: Forbidden: containers may not be added or removed on resize"],
+        ),
+        (
+            {"containers": two, "initContainers": [once]},
+            {"containers": two, "initContainers": [once, {**once, "name": "j"}]},
+            ["spec.initContainers: Forbidden: initContainers may not be added or removed on resize"],
+        ),
+        (
+            {"containers": two, "initContainers": [plain]},
+            {"containers": two, "initContainers": [{**more, "resizePolicy": []}]},
+            [],
+        ),
+        (
+            {"containers": two, "initContainers": [once]},
+            {"containers": two, "initContainers": [more]},
+            ["spec.initContainers[0]: Forbidden: " + restarts],
+        ),
+        (
+            {"containers": two, "initContainers": [once]},
+            {
+                "containers": two,
+                "initContainers": [foreign],
+            },
+            [
+                "spec.initContainers[0]: Forbidden: only cpu and memory resources for init or sidecar containers are mutable",
+            ],
+        ),
+        (
+            {"containers": two},
+            {"containers": [two[0], {"name": "b", "resources": {"requests": {"cpu": "2", "ephemeral-storage": "3"}}}]},
+            ["spec: Forbidden: only cpu and memory resources are mutable"],
+        ),
+        (
+            {"containers": two, "resources": cpu},
+            {"containers": two},
+            ["spec.resources: Forbidden: pod-level resources cannot be removed"],
+        ),
+        (
+            {"containers": two, "resources": {"requests": {"cpu": "2", "memory": "1Gi"}}},
+            {"containers": two, "resources": {"requests": {"cpu": "3"}}},
+            ["spec.resources.requests: Forbidden: pod-level resource requests cannot be removed"],
+        ),
+        (
+            {"containers": two, "resources": {"requests": {"cpu": "2"}}},
+            {"containers": two, "resources": {"requests": {"cpu": "3", "hugepages-2Mi": "2Mi"}}},
+            ["spec: Forbidden: only cpu and memory resources are mutable at pod-level"],
+        ),
+        ({"containers": two, "resources": cpu}, {"containers": two, "resources": {"requests": {"cpu": "3"}}}, []),
+        ({"containers": two}, {"containers": two, "resources": {"requests": {"cpu": "3"}}}, []),
+    ]
+    for old, new, expected in cases:
+        errors: list[Any] = []
+        pods = [{"metadata": {"name": "p"}, "spec": spec, "status": {"qosClass": "Burstable"}} for spec in (new, old)]
+        validate_resize(pods[0], pods[1], errors)
+        assert [str(e) for e in errors] == expected, (old, new)
+
+
+def test_a_node_that_cannot_resize() -> None:
+    """It shows no resources of what runs."""
+    errors: list[Any] = []
+    old = resized("1") | {"status": {"qosClass": "Burstable", "containerStatuses": [{"name": "a", "state": {"running": {}}}]}}
+    validate_resize(resized("2"), old, errors)
+    assert [str(e) for e in errors] == ["spec: Forbidden: Pod running on node without support for resize"]
+
+
 def service(**spec: Any) -> dict[str, Any]:
     obj = {
         "kind": "Service",
