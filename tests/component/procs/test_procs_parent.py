@@ -95,6 +95,9 @@ def alive(pid: int) -> bool:
 def test_a_killed_child_refuses_no_connection(running: Running) -> None:
     first = running.ask()
     os.kill(first, signal.SIGKILL)
+    # One that dies may still have taken a connection with it; from its end on none is lost.
+    while alive(first):
+        time.sleep(0.001)
     second = running.ask()
     assert second != first
 
