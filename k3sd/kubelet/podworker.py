@@ -237,6 +237,7 @@ class PodWorker:
             self._end()
             return None
         await self._prepare()
+        await self._resizer.widen(pod, services.cgroups)
         actions = compute_actions(pod, services.cache.get(self.uid), self._probe_results())
         retry = None if actions.is_empty else await self._act(actions)
         await self._resize()
@@ -375,8 +376,9 @@ class PodWorker:
         try:
             if await self._resizer.run(pod, services.cache.get(self.uid), services.runtime, services.cgroups):
                 await services.limit_slice(pod)
-        except CRIError as error:
-            self._record(self._resizer.failed(pod, str(error)))
+        except (CRIError, StartError) as error:
+            message = error.message if isinstance(error, StartError) else str(error)
+            self._record(self._resizer.failed(pod, message))
             raise
         self._allocate()
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from k3sd.apimachinery import quantity
 from k3sd.kubelet import podinfo
-from k3sd.kubelet.cgroups import CgroupManager, pod_limits
+from k3sd.kubelet.cgroups import CgroupManager, Limits, container_limits, pod_limits
+from k3sd.kubelet.failures import StartError
 from k3sd.kubelet.podinfo import Obj
 from k3sd.kubelet.runtime import PodRuntime
 from k3sd.kubelet.state import ContainerRecord, PodState
@@ -53,6 +54,8 @@ class Resizer:
         self._progress: int | None = None
         """The generation whose resources are not in force everywhere yet."""
         self._error = ""
+        self._limits: Limits | None = None
+        """What the pod's cgroup was last given."""
 
     @property
     def is_deferred(self) -> bool:
@@ -127,10 +130,19 @@ class Resizer:
         self._error = error
         return [Note("Warning", "ResizeError", _message("Pod resize error", pod, self._progress, error))]
 
+    async def widen(self, pod: Obj, cgroups: CgroupManager) -> None:
+        """Before containers start: what their spec asks for now may be more than the pod's cgroup was made for."""
+        wanted = pod_limits(pod)
+        if self._limits is None:
+            # The cgroup was just made, for this spec.
+            self._limits = wanted
+        elif self._pending is None and self._limits != wanted:
+            await asyncio.to_thread(cgroups.widen_pod, pod, wanted)
+
     async def run(self, pod: Obj, state: PodState, runtime: PodRuntime, cgroups: CgroupManager) -> bool:
         """Update what differs: the pod's cgroup is widened before its containers and narrowed after them. Whether anything did.
 
-        Raises CRIError.
+        Call ``widen`` before. Raises CRIError, and StartError where a memory limit is less than what is in use.
         """
         if self._pending is not None:
             return False
@@ -143,14 +155,29 @@ class Resizer:
                 pending.append((record.id, container))
         for id_ in self.in_force.keys() - alive:
             del self.in_force[id_]
-        if not pending:
+        limits = pod_limits(pod)
+        if not pending and limits == self._limits:
             return False
-        await asyncio.to_thread(cgroups.widen_pod, pod, pod_limits(pod))
+        await self._check_usage(pod, pending, runtime)
+        await asyncio.to_thread(cgroups.widen_pod, pod, limits)
         for id_, container in pending:
             await runtime.resize_container(pod, container, id_)
             self.in_force[id_] = clone(container.get("resources") or {})
         await asyncio.to_thread(cgroups.update_pod, pod)
+        self._limits = limits
         return True
+
+    async def _check_usage(self, pod: Obj, pending: list[tuple[str, Obj]], runtime: PodRuntime) -> None:
+        """``validateMemoryResizeAction``: no limit below what is in use, before anything is changed."""
+        errors: list[str] = []
+        for id_, container in pending:
+            wanted = container_limits(pod, container).memory
+            before = container_limits(pod, {**container, "resources": self.in_force[id_]}).memory
+            if wanted and (not before or wanted < before) and (used := await runtime.memory_usage(id_)) >= wanted:
+                name = json.dumps(container["name"])
+                errors.append(f"attempting to set container {name} memory limit ({wanted}) below current usage ({used})")
+        if errors:
+            raise StartError("ResizeError", errors[0] if len(errors) == 1 else f"[{', '.join(errors)}]")
 
 
 def _condition(type_: str, generation: int, reason: str, message: str) -> Obj:

@@ -259,6 +259,10 @@ class PodRuntime:
         """Apply changed resources to a running container. Raises CRIError."""
         await to_the_end(self._cri.update_container_resources(id_, build_resources(pod, container, self._facts)))
 
+    async def memory_usage(self, id_: str) -> int:
+        """Bytes that a running container uses, its cache included. Raises CRIError."""
+        return int((await self._cri.container_stats(id_)).memory.usage_bytes.value)
+
     # stopping
 
     async def kill_container(

@@ -378,6 +378,30 @@ async def test_too_large_a_resize_is_refused_and_changes_nothing(node: Node) -> 
     assert state(pod)["restartCount"] == 0
 
 
+async def test_a_resize_that_restarts_gets_its_room(node: Node) -> None:
+    """The pod's own limit is lifted before the container starts again: a child may not have more than its parent."""
+    spec = make_pod("restarts", "sleep 1000")
+    (container,) = spec["spec"]["containers"]
+    container["resources"] = {"requests": {"cpu": "50m"}, "limits": {"cpu": "50m", "memory": "64Mi"}}
+    container["resizePolicy"] = [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]
+    await node.run(spec)
+    await node.wait("restarts", ready)
+    seen: list[set[str]] = []
+
+    def restarted(pod: Obj) -> bool:
+        seen.append({c["type"] for c in pod["status"]["conditions"] if c["status"] == "True"})
+        return state(pod)["restartCount"] == 1 and ready(pod)
+
+    bigger = {**container, "resources": {"requests": {"cpu": "90m"}, "limits": {"cpu": "150m", "memory": "96Mi"}}}
+    await node.api.patch(resources.PODS, "restarts", {"spec": {"containers": [bigger]}}, "default")
+    pod = await node.wait("restarts", restarted)
+    assert any("PodResizeInProgress" in types for types in seen)
+    assert "PodResizeInProgress" not in seen[-1]
+    assert state(pod)["resources"]["limits"] == {"cpu": "150m", "memory": "96Mi"}
+    reasons = node.reasons("restarts")
+    assert reasons.index("ResizeStarted") < reasons.index("Killing") < reasons.index("ResizeCompleted")
+
+
 async def test_dead_sandbox_is_replaced(node: Node) -> None:
     await node.run(make_pod("sandbox", "sleep 1000"))
     pod = await node.wait("sandbox", ready)

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from k3sd.kubelet.cgroups import Limits, pod_limits
+from k3sd.kubelet.failures import StartError
 from k3sd.kubelet.resize import Resizer
 from k3sd.kubelet.status import StatusInput, Verdict, compute_status
 from tests.unit.kubelet.kubelet_pods import Obj, container, pod, record, state
@@ -114,3 +116,70 @@ def test_a_failure_is_shown_until_another_change(resizer: Resizer) -> None:
     assert (shown["reason"], shown["message"], shown["observedGeneration"]) == ("Error", "too small", 2)
     assert [n.reason for n in resizer.allocate(asking("3", 3), running, granted)] == ["ResizeStarted"]
     assert conditions(resizer) == [("PodResizeInProgress", "", 3)]
+
+
+class FakeNode:
+    """The runtime and the cgroups of the node: what was done, in order."""
+
+    def __init__(self, used: int = 0) -> None:
+        self.used = used
+        self.done: list[Any] = []
+
+    async def resize_container(self, pod: Obj, container: Obj, id_: str) -> None:
+        self.done.append(id_)
+
+    async def memory_usage(self, id_: str) -> int:
+        return self.used
+
+    def widen_pod(self, pod: Obj, limits: Limits) -> None:
+        self.done.append(("widen", limits.memory))
+
+    def update_pod(self, pod: Obj) -> None:
+        self.done.append(("update", pod_limits(pod).memory))
+
+
+def limited(memory: str, generation: int = 1) -> Obj:
+    out = pod(container("a", resources={"limits": {"memory": memory}, "requests": {"memory": "1Mi"}}))
+    out["metadata"]["generation"] = generation
+    return out
+
+
+async def limited_resizer(node: Any) -> Resizer:
+    out = Resizer(limited("64Mi"))
+    await out.widen(limited("64Mi"), node)
+    out.started("a-0", limited("64Mi")["spec"]["containers"][0])
+    assert not await out.run(limited("64Mi"), state(record("a")), node, node)
+    assert node.done == []
+    return out
+
+
+@pytest.mark.parametrize("down", [record("a", "exited", 1), None])
+async def test_the_pod_has_room_for_a_container_that_starts_with_more(down: Any) -> None:
+    """Nothing runs whose resources could be changed: the restart, or the back-off, takes the new ones."""
+    node: Any = FakeNode()
+    resizer = await limited_resizer(node)
+    new, now = limited("128Mi", 2), state(*([down] if down else []))
+    resizer.allocate(new, now, granted)
+    await resizer.widen(new, node)
+    assert node.done == [("widen", 128 << 20)]
+    node.done.clear()
+    assert await resizer.run(new, now, node, node)
+    assert node.done == [("widen", 128 << 20), ("update", 128 << 20)]
+    node.done.clear()
+    await resizer.widen(new, node)
+    assert not await resizer.run(new, now, node, node)
+    assert node.done == []
+
+
+async def test_a_limit_below_what_is_in_use_changes_nothing() -> None:
+    node: Any = FakeNode(used=9 << 20)
+    resizer = await limited_resizer(node)
+    running, new = state(record("a")), limited("8Mi", 2)
+    resizer.allocate(new, running, granted)
+    with pytest.raises(StartError) as raised:
+        await resizer.run(new, running, node, node)
+    text = 'attempting to set container "a" memory limit (8388608) below current usage (9437184)'
+    assert (raised.value.message, node.done) == (text, [])
+    node.used = 7 << 20
+    assert await resizer.run(new, running, node, node)
+    assert node.done == [("widen", 8 << 20), "a-0", ("update", 8 << 20)]
