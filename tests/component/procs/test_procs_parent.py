@@ -88,8 +88,8 @@ def running(tmp_path: Path) -> Iterator[Running]:
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # reaped, before the file was opened or before it was read
 
 
 def test_a_killed_child_refuses_no_connection(running: Running) -> None:
