@@ -237,6 +237,7 @@ class PodWorker:
             self._end()
             return None
         await self._prepare()
+        pod = self._resizer.effective(pod)
         await self._resizer.widen(pod, services.cgroups)
         actions = compute_actions(pod, services.cache.get(self.uid), self._probe_results())
         retry = None if actions.is_empty else await self._act(actions)
@@ -368,7 +369,7 @@ class PodWorker:
 
     async def _resize(self) -> None:
         """Apply changed resources to what runs, and remember how far that is."""
-        services, pod = self._services, self.pod
+        services, pod = self._services, self._resizer.effective(self.pod)
         for record in self._resizer.restarts(pod, services.cache.get(self.uid)):
             message = f"Container {record.name} resize requires restart"
             services.probes.stop(record.id)

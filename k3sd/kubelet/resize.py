@@ -63,22 +63,32 @@ class Resizer:
 
     def conditions(self) -> list[Obj]:
         """PodResizePending while the node will not grant it, PodResizeInProgress from the grant until it is in force."""
-        if self._pending is not None:
-            return [
-                _condition("PodResizePending", self._pending_generation, self._pending.reason, self._pending.message),
-            ]
+        out: list[Obj] = []
+        if (pending := self._pending) is not None:
+            out.append(_condition("PodResizePending", self._pending_generation, pending.reason, pending.message))
         if self._progress is not None:
-            return [_condition("PodResizeInProgress", self._progress, "Error" if self._error else "", self._error)]
-        return []
+            out.append(_condition("PodResizeInProgress", self._progress, "Error" if self._error else "", self._error))
+        return out
 
     def started(self, id_: str, container: Obj) -> None:
         """A container was started with what its spec said then, which need not be what it says now."""
         self.in_force.setdefault(id_, clone(container.get("resources") or {}))
 
+    def effective(self, pod: Obj) -> Obj:
+        """The pod with the resources that were granted: what is acted on (``UpdatePodFromAllocation``)."""
+        if self._pending is None:
+            return pod
+        spec = dict(pod["spec"])
+        for key in ("initContainers", "containers"):
+            if key in spec:
+                spec[key] = [self._with_granted(container) for container in spec[key]]
+        return {**pod, "spec": spec}
+
+    def _with_granted(self, container: Obj) -> Obj:
+        return {**container, "resources": self._granted[container["name"]]}
+
     def restarts(self, pod: Obj, state: PodState) -> list[ContainerRecord]:
-        """Running containers whose change of resources needs a restart (``resizePolicy``); call after ``allocate``."""
-        if self._pending is not None:
-            return []
+        """Running containers whose change of resources needs a restart (``resizePolicy``). ``pod`` is ``effective``."""
         found: list[ContainerRecord] = []
         for container, record in _running(pod, state):
             known, wanted = self.in_force.get(record.id), container.get("resources") or {}
@@ -98,30 +108,31 @@ class Resizer:
         """
         generation = int(pod["metadata"].get("generation") or 0)
         wanted: dict[str, Obj] = {c["name"]: c.get("resources") or {} for _, c in podinfo.all_containers(pod)}
-        differs = any(
-            record.id in self.in_force and not _same(self.in_force[record.id], container.get("resources") or {})
-            for container, record in _running(pod, state)
-        )
+        running = {record.name: self.in_force[record.id] for _, record in _running(pod, state) if record.id in self.in_force}
+        for name, need in wanted.items():
+            # What is new was admitted as it is; what another kubelet started has what it shows.
+            self._granted.setdefault(name, running.get(name, need))
+        notes: list[Note] = []
         before, since = self._pending, self._pending_generation
-        self._pending = check(pod) if differs and wanted != self._granted else None
+        is_changed = any(not _same(self._granted[name], need) for name, need in wanted.items())
+        self._pending = check(pod) if is_changed else None
         if self._pending is not None:
-            self._progress, self._error, self._granted = None, "", {}
             self._pending_generation = generation
-            for container, record in _running(pod, state):
-                self.allocated[container["name"]] = (self.in_force.get(record.id) or {}).get("requests") or {}
-            if (self._pending, generation) == (before, since):
-                return []
-            reason, text = self._pending.reason, self._pending.message
-            return [Note("Warning", f"Resize{reason}", _message(f"Pod resize {reason}", pod, generation, text))]
-        self.allocated = {name: need.get("requests") or {} for name, need in wanted.items()}
-        is_new, self._granted = wanted != self._granted, wanted
-        if differs and (is_new or self._progress is None):
-            self._progress, self._error = generation, ""
-            return [Note("Normal", "ResizeStarted", _message("Pod resize started", pod, generation))]
-        if not differs and self._progress is not None:
+            if (self._pending, generation) != (before, since):
+                reason, text = self._pending.reason, self._pending.message
+                notes.append(Note("Warning", f"Resize{reason}", _message(f"Pod resize {reason}", pod, generation, text)))
+        else:
+            self._granted = wanted
+            if is_changed:
+                self._progress, self._error = generation, ""
+                notes.append(Note("Normal", "ResizeStarted", _message("Pod resize started", pod, generation)))
+        self.allocated = {name: need.get("requests") or {} for name, need in self._granted.items()}
+        if any(not _same(known, self._granted[name]) for name, known in running.items()):
+            self._progress = generation if self._progress is None else self._progress
+        elif self._progress is not None:
             done, self._progress, self._error = self._progress, None, ""
-            return [Note("Normal", "ResizeCompleted", _message("Pod resize completed", pod, done))]
-        return []
+            notes.append(Note("Normal", "ResizeCompleted", _message("Pod resize completed", self.effective(pod), done)))
+        return notes
 
     def failed(self, pod: Obj, error: str) -> list[Note]:
         """It did not get through."""
@@ -131,21 +142,20 @@ class Resizer:
         return [Note("Warning", "ResizeError", _message("Pod resize error", pod, self._progress, error))]
 
     async def widen(self, pod: Obj, cgroups: CgroupManager) -> None:
-        """Before containers start: what their spec asks for now may be more than the pod's cgroup was made for."""
+        """Before containers start: what they were granted may be more than the pod's cgroup was made for."""
         wanted = pod_limits(pod)
         if self._limits is None:
             # The cgroup was just made, for this spec.
             self._limits = wanted
-        elif self._pending is None and self._limits != wanted:
+        elif self._limits != wanted:
             await asyncio.to_thread(cgroups.widen_pod, pod, wanted)
 
     async def run(self, pod: Obj, state: PodState, runtime: PodRuntime, cgroups: CgroupManager) -> bool:
         """Update what differs: the pod's cgroup is widened before its containers and narrowed after them. Whether anything did.
 
-        Call ``widen`` before. Raises CRIError, and StartError where a memory limit is less than what is in use.
+        ``pod`` is ``effective``. Call ``widen`` before.
+        Raises CRIError, and StartError where a memory limit is less than what is in use.
         """
-        if self._pending is not None:
-            return False
         pending: list[tuple[str, Obj]] = []
         alive: set[str] = set()
         for container, record in _running(pod, state):

@@ -99,6 +99,33 @@ def test_what_is_not_granted_is_pending_and_nothing_is_in_progress(resizer: Resi
     assert resizer.conditions() == []
 
 
+def test_while_a_change_waits_the_granted_resources_are_what_counts(resizer: Resizer) -> None:
+    """A container that ends meanwhile starts with what was granted, not with what was refused."""
+    running = state(record("a"))
+    resizer.allocate(asking("2", 2), running, granted)
+    deferred = Verdict("Deferred", "Node didn't have enough resource: cpu, requested: 3000, used: 2000, capacity: 4000")
+    resizer.allocate(asking("3", 3), running, lambda _pod: deferred)
+    assert resizer.is_deferred
+    assert conditions(resizer) == [("PodResizePending", "Deferred", 3), ("PodResizeInProgress", "", 2)]
+    effective = resizer.effective(asking("3", 3))
+    assert effective["spec"]["containers"][0]["resources"]["requests"]["cpu"] == resizer.allocated["a"]["cpu"] == "2"
+    resizer.in_force["a-0"] = effective["spec"]["containers"][0]["resources"]
+    assert [n.reason for n in resizer.allocate(asking("3", 3), running, lambda _pod: deferred)] == ["ResizeCompleted"]
+    assert conditions(resizer) == [("PodResizePending", "Deferred", 3)]
+    assert [n.reason for n in resizer.allocate(asking("3", 3), running, granted)] == ["ResizeStarted"]
+    assert resizer.effective(new := asking("3", 3)) is new
+
+
+def test_another_kubelets_containers_have_what_they_show() -> None:
+    new = asking("2", 2)
+    shown = asking("1", 1)["spec"]["containers"][0]["resources"]
+    entry = {"name": "a", "containerID": "containerd://a-0", "state": {"running": {}}, "resources": shown}
+    new["status"] = {"containerStatuses": [entry]}
+    resizer = Resizer(new)
+    assert [n.reason for n in resizer.allocate(new, state(record("a")), granted)] == ["ResizeStarted"]
+    assert conditions(resizer) == [("PodResizeInProgress", "", 2)]
+
+
 def test_what_was_granted_is_not_asked_again(resizer: Resizer) -> None:
     asked: list[Obj] = []
     for _ in range(3):
