@@ -7,6 +7,7 @@ A worker sleeps until something concerns its pod: the object, a container's end,
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import time
@@ -351,7 +352,9 @@ class PodWorker:
         last = services.cache.get(self.uid).latest(name)
         if last is None or last.state != ContainerState.EXITED:
             return
-        key, ended = f"{self.uid}:{name}:{last.hash}", last.finished_at / 1e9
+        # What is changed is tried at once (``GetBackoffKey``).
+        definition = json.dumps([container.get("image"), container.get("resources")], sort_keys=True)
+        key, ended = f"{self.uid}:{name}:{definition}", last.finished_at / 1e9
         wait = services.restarts.remaining(key, ended)
         if wait > 0:
             if self._waiting.get(name, Waiting("", "")).reason != "CrashLoopBackOff":

@@ -400,6 +400,11 @@ async def test_a_resize_that_restarts_gets_its_room(node: Node) -> None:
     assert state(pod)["resources"]["limits"] == {"cpu": "150m", "memory": "96Mi"}
     reasons = node.reasons("restarts")
     assert reasons.index("ResizeStarted") < reasons.index("Killing") < reasons.index("ResizeCompleted")
+    again = {**bigger, "resources": {"requests": {"cpu": "60m"}, "limits": {"cpu": "60m", "memory": "96Mi"}}}
+    await node.api.patch(resources.PODS, "restarts", {"spec": {"containers": [again]}}, "default")
+    await node.wait("restarts", lambda p: state(p)["restartCount"] == 2 and ready(p))
+    # A restart for other resources is no crash: nothing was waited for.
+    assert "BackOff" not in node.reasons("restarts")
 
 
 async def test_dead_sandbox_is_replaced(node: Node) -> None:
