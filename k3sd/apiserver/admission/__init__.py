@@ -23,6 +23,7 @@ def build_chain(registry: Registry, settings: Settings) -> Sequence[AdmissionPlu
     from k3sd.apiserver.admission.mutatingpolicies import MutatingAdmissionPolicy
     from k3sd.apiserver.admission.namespaces import NamespaceLifecycle
     from k3sd.apiserver.admission.noderestriction import NodeRestriction
+    from k3sd.apiserver.admission.podresize import PodResizeValidator
     from k3sd.apiserver.admission.pods import DefaultTolerationSeconds, PodPriority, RuntimeClass, TaintNodesByCondition
     from k3sd.apiserver.admission.podsecurity import PodSecurity
     from k3sd.apiserver.admission.policies import ValidatingAdmissionPolicy
@@ -51,6 +52,7 @@ def build_chain(registry: Registry, settings: Settings) -> Sequence[AdmissionPlu
         PersistentVolumeClaimResize(registry),
         RuntimeClass(registry),
         DefaultIngressClass(registry),
+        PodResizeValidator(registry),
         policies,
         MutatingAdmissionWebhook(registry, policies),
         ValidatingAdmissionPolicy(registry),

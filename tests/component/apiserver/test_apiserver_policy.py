@@ -297,6 +297,26 @@ async def test_resize(cluster: Cluster) -> None:
     pod["spec"]["containers"][0]["resources"] = {k: {"cpu": "200m", "memory": "32Mi"} for k in limits}
     with pytest.raises(StatusError, match="pod updates may not change fields"):
         await cluster.admin.update(r.PODS, deepcopy(pod))
+    with pytest.raises(StatusError, match='pods "p" is forbidden: node "n1" not found'):
+        await cluster.admin.update(r.PODS, deepcopy(pod), subresource="resize")
+    node = deepcopy(await cluster.admin.create(r.NODES, {"metadata": {"name": "n1"}}))
+    node["status"] = {**(node.get("status") or {}), "allocatable": {"cpu": "250m", "memory": "1Gi"}}
+    node = deepcopy(await cluster.admin.update(r.NODES, node, subresource="status"))
+    beyond = deepcopy(pod)
+    beyond["spec"]["containers"][0]["resources"] = {k: {"cpu": "300m", "memory": "2Gi"} for k in limits}
+    with pytest.raises(StatusError) as raised:
+        await cluster.admin.update(r.PODS, beyond, subresource="resize")
+    assert str(raised.value) == (
+        'pods "p" is forbidden: node didn\'t have enough allocatable resources: '
+        "cpu, requested: 300, allocatable: 250; memory, requested: 2147483648, allocatable: 1073741824"
+    )
+    assert (raised.value.code, raised.value.details["causes"]) == (403, [{"reason": "NodeCapacity"}])
+    node["metadata"]["labels"] = {**(node["metadata"].get("labels") or {}), "kubernetes.io/os": "windows"}
+    node = deepcopy(await cluster.admin.update(r.NODES, node))
+    with pytest.raises(StatusError, match='pod resize is only supported on linux nodes, node "n1" is "windows"'):
+        await cluster.admin.update(r.PODS, deepcopy(pod), subresource="resize")
+    node["metadata"]["labels"]["kubernetes.io/os"] = "linux"
+    await cluster.admin.update(r.NODES, node)
     changed = deepcopy(await cluster.admin.update(r.PODS, deepcopy(pod), subresource="resize"))
     assert changed["spec"]["containers"][0]["resources"]["limits"]["cpu"] == "200m"
     assert changed["metadata"]["generation"] == 2
