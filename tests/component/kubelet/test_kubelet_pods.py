@@ -459,8 +459,12 @@ async def test_force_deletion_does_not_wait(node: Node) -> None:
     pod = await node.wait("stubborn", ready)
     await node.delete("stubborn")
     await node.wait("stubborn", lambda p: p["metadata"].get("deletionTimestamp"))
+    assert [p["metadata"]["name"] for p in node.kubelet.workers.admitted()] == ["stubborn"]
     started = time.monotonic()
     await node.api.remove(resources.PODS, pod)
+    # Its place is free for the next pod at once, though it is still ending.
+    await eventually(lambda: not node.kubelet.workers.admitted())
+    assert node.kubelet.workers.pods()
     await eventually(lambda: not node.kubelet.workers.pods())
     assert time.monotonic() - started < 10
 
