@@ -18,7 +18,7 @@ from k3sd.scheduler import preemption
 from k3sd.scheduler.framework import Unschedulable, schedule
 from k3sd.scheduler.nodeinfo import Cache, NodeInfo
 from k3sd.scheduler.plugins import default_plugins
-from k3sd.scheduler.podinfo import PodInfo, is_terminal
+from k3sd.scheduler.podinfo import PodInfo, is_terminal, pod_requests
 from k3sd.scheduler.queue import SchedulingQueue
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Scheduler:
             self._queue.remove(uid)
             self._nominated.pop(uid, None)
             self._cache.set_pod(new)
-            if is_terminal(new) and not is_terminal(old):
+            if (is_terminal(new) and not is_terminal(old)) or _is_smaller(new, old):
                 self._queue.move_all()
             elif old["metadata"].get("labels") != new["metadata"].get("labels"):
                 self._queue.move_all(lambda waiting: bool(waiting.pod["spec"].get("affinity")))
@@ -232,6 +232,14 @@ class Scheduler:
             log.warning("preempted pod %s could not be deleted: %s", victim.key, error)
             return
         self._events.event(victim.pod, "Normal", "Preempted", f"Preempted by pod {pod.uid} on node {node}")
+
+
+def _is_smaller(new: Obj, old: Obj) -> bool:
+    """A resize gave something back (``PodScaleDown``)."""
+    if new["spec"] == old["spec"]:
+        return False
+    now = pod_requests(new)
+    return any(now.get(name, 0) < amount for name, amount in pod_requests(old).items())
 
 
 def _is_mine(pod: Obj) -> bool:
