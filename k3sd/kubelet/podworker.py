@@ -134,6 +134,10 @@ class PodWorker:
         """A resize is deferred until the node has room."""
         return self._resizer.is_deferred
 
+    def granted(self) -> Obj:
+        """The pod with the resources that it was given, which may differ from what it asks for."""
+        return self._resizer.effective(self.pod)
+
     @property
     def is_gone(self) -> bool:
         """Its source has it no more; the end is under way."""

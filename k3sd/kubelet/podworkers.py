@@ -36,8 +36,8 @@ class PodWorkers:
 
     def admitted(self) -> list[Obj]:
         """Pods that hold resources of the node. What its source has no more counts no longer, though it may still be ending:
-        the scheduler gives its place away as well (``getActivePods``)."""
-        return [w.pod for w in self._workers.values() if w.is_admitted and not w.is_terminated and not w.is_gone]
+        the scheduler gives its place away as well (``getActivePods``). A resize that waits holds what was granted before."""
+        return [w.granted() for w in self._workers.values() if w.is_admitted and not w.is_terminated and not w.is_gone]
 
     def update(self, pod: Obj) -> None:
         """A pod of this node appeared or changed."""

@@ -371,6 +371,9 @@ async def test_too_large_a_resize_is_refused_and_changes_nothing(node: Node) -> 
     (pending,) = [c for c in pod["status"]["conditions"] if c["type"] == "PodResizePending"]
     assert pending["reason"] == "Infeasible"
     assert state(pod)["allocatedResources"] == state(pod)["resources"]["requests"] == {"cpu": "50m"}
+    # What was refused is not held against others, nor against their resizes.
+    (holder,) = node.kubelet.workers.admitted()
+    assert holder["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "50m"}
     smaller = {**bigger, "resources": {"requests": {"cpu": "60m"}}}
     await node.api.patch(resources.PODS, "toolarge", {"spec": {"containers": [smaller]}}, "default")
     pod = await node.wait("toolarge", lambda p: state(p)["resources"]["requests"] == {"cpu": "60m"})
