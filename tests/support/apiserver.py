@@ -12,10 +12,11 @@ import os
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from k3sd.apimachinery.resource import Resource
 from k3sd.apiserver.http import APIServer, build_server
 from k3sd.apiserver.registry import Registry
 from k3sd.apiserver.request import Decision, RequestContext, UserInfo
@@ -125,6 +126,38 @@ class TestServer:
 
 
 @contextlib.asynccontextmanager
+async def open_registry(settings: Settings, backend: Backend | None = None, *, load: bool = True) -> AsyncIterator[Registry]:
+    """A registry over ``backend``, or over an empty store in memory; both are closed at the end."""
+    if backend is None:
+        backend = LogStore(MemoryLog())
+    await backend.start()
+    cache = WatchCache(backend)
+    await cache.start()
+    registry = Registry(backend, cache, settings)
+    if load:
+        registry.load()
+    try:
+        yield registry
+    finally:
+        await registry.close()
+        cache.stop()
+        await backend.stop()
+
+
+async def until(registry: Registry, resource: Resource, holds: Callable[[], bool]) -> None:
+    """Wait for a change of the resource after which ``holds``."""
+    event = asyncio.Event()
+    follower = registry.endpoint(resource).cache.follow(lambda _: event.set())
+    try:
+        async with asyncio.timeout(5):
+            while not holds():
+                await event.wait()
+                event.clear()
+    finally:
+        follower.close()
+
+
+@contextlib.asynccontextmanager
 async def run_server(
     folder: Path, store: str = "memory", *, load: bool = True, backend: Backend | None = None, **options: Any
 ) -> AsyncIterator[TestServer]:
@@ -132,26 +165,18 @@ async def run_server(
     make_certificate(folder)
     if backend is None:
         backend = LogStore(MemoryLog() if store == "memory" else SqliteLog(folder / "state.db"))
-    await backend.start()
-    cache = WatchCache(backend)
-    await cache.start()
     settings = Settings(data_dir=str(folder), node_ips=("192.0.2.10",), advertise_address="192.0.2.10")
-    registry = Registry(backend, cache, settings)
-    if load:
-        registry.load()
-    server = build_server(registry, TokenAuthenticator(), AllowAll(), **options)
-    registry.authorizer = server.authorizer
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", 0))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
-    await server.serve(listener, context)
-    try:
-        await server.bootstrap()
-        yield TestServer(folder, server, registry, listener.getsockname()[1])
-    finally:
-        await server.stop(1)
-        await registry.close()
-        cache.stop()
-        await backend.stop()
+    async with open_registry(settings, backend, load=load) as registry:
+        server = build_server(registry, TokenAuthenticator(), AllowAll(), **options)
+        registry.authorizer = server.authorizer
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", 0))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+        await server.serve(listener, context)
+        try:
+            await server.bootstrap()
+            yield TestServer(folder, server, registry, listener.getsockname()[1])
+        finally:
+            await server.stop(1)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from k3sd.apiserver.options import ListOptions
 from k3sd.apiserver.request import LOOPBACK, RequestContext
 from tests.component.apiserver.conftest import Http
 from tests.support import kubectl
-from tests.support.apiserver import TestServer, run_server
+from tests.support.apiserver import TestServer, run_server, until
 
 BASE = "/apis/example.com/v1/namespaces/default/widgets"
 CRD: dict[str, Any] = {
@@ -70,19 +69,6 @@ CRD: dict[str, Any] = {
 
 def widget(name: str = "a", **spec: Any) -> dict[str, Any]:
     return {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}, "spec": {"size": 1, **spec}}
-
-
-async def until(server: TestServer, resource: Resource, holds: Callable[[], bool]) -> None:
-    """Wait for a change of the resource after which ``holds``."""
-    event = asyncio.Event()
-    follower = server.registry.endpoint(resource).cache.follow(lambda _: event.set())
-    try:
-        async with asyncio.timeout(5):
-            while not holds():
-                await event.wait()
-                event.clear()
-    finally:
-        follower.close()
 
 
 @pytest.fixture
@@ -236,12 +222,12 @@ async def test_deleting_a_definition_deletes_its_objects(server: TestServer, crd
     await client.delete(resources.CUSTOMRESOURCEDEFINITIONS, "widgets.example.com")
     row = server.registry.served.find("example.com", "v1", "widgets")
     assert row is not None
-    await until(server, row, lambda: server.registry.read(row, "a", "default") is None)
+    await until(server.registry, row, lambda: server.registry.read(row, "a", "default") is None)
     assert (await http("GET", f"{BASE}/held"))[0] == 200
     media = {"Content-Type": "application/merge-patch+json"}
     await http("PATCH", f"{BASE}/held", {"metadata": {"finalizers": None}}, headers=media)
     definitions = resources.CUSTOMRESOURCEDEFINITIONS
-    await until(server, definitions, lambda: server.registry.read(definitions, "widgets.example.com") is None)
+    await until(server.registry, definitions, lambda: server.registry.read(definitions, "widgets.example.com") is None)
     assert server.registry.served.find("example.com", "v1", "widgets") is None
     with pytest.raises(StatusError) as caught:
         await client.get(resources.CUSTOMRESOURCEDEFINITIONS, "widgets.example.com")

@@ -14,12 +14,10 @@ from k3sd.apimachinery.errors import StatusError
 from k3sd.apimachinery.resource import Resource
 from k3sd.apis import resources as r
 from k3sd.apiserver.authz import build_authorizer
-from k3sd.apiserver.registry import Registry
 from k3sd.apiserver.startup import make_startup_objects
-from k3sd.apiserver.watchcache import WatchCache
 from k3sd.client.inprocess import InProcessClient
 from k3sd.config.settings import Settings
-from k3sd.datastore import open_backend
+from tests.support.apiserver import open_registry
 
 POD = "{containers: [{name: c, image: busybox, ports: [{containerPort: 80}]}]}"
 TEMPLATE = f"{{metadata: {{labels: {{a: b}}}}, spec: {POD}}}"
@@ -139,21 +137,14 @@ IDS = [f"{row.plural}-{row.group}-{row.version}" for row, _ in OBJECTS]
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[InProcessClient]:
-    backend = open_backend("memory", data_dir=tmp_path)
-    await backend.start()
-    cache = WatchCache(backend)
-    await cache.start()
-    registry = Registry(backend, cache, Settings(data_dir=str(tmp_path)))
-    registry.load()
-    authorizer = build_authorizer(registry.settings, registry)
-    await make_startup_objects(registry)
-    out = registry.client()
-    await out.create(r.SERVICEACCOUNTS, {"metadata": {"name": "default"}}, "default")
-    yield out
-    assert authorizer.aggregator is not None
-    await authorizer.aggregator.stop()
-    cache.stop()
-    await backend.stop()
+    async with open_registry(Settings(data_dir=str(tmp_path))) as registry:
+        authorizer = build_authorizer(registry.settings, registry)
+        await make_startup_objects(registry)
+        out = registry.client()
+        await out.create(r.SERVICEACCOUNTS, {"metadata": {"name": "default"}}, "default")
+        yield out
+        assert authorizer.aggregator is not None
+        await authorizer.aggregator.stop()
 
 
 def build(row: Resource, text: str) -> dict[str, Any]:

@@ -10,12 +10,10 @@ import pytest
 
 from k3sd.apimachinery.errors import StatusError
 from k3sd.apis import resources as r
-from k3sd.apiserver.registry import Registry
 from k3sd.apiserver.startup import make_namespaces
-from k3sd.apiserver.watchcache import WatchCache
 from k3sd.client.inprocess import InProcessClient
 from k3sd.config.settings import Settings
-from k3sd.datastore import open_backend
+from tests.support.apiserver import open_registry
 
 RULES = [
     {
@@ -29,17 +27,9 @@ RULES = [
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[InProcessClient]:
-    backend = open_backend("memory", data_dir=tmp_path)
-    await backend.start()
-    cache = WatchCache(backend)
-    await cache.start()
-    registry = Registry(backend, cache, Settings(data_dir=str(tmp_path)))
-    registry.load()
-    await make_namespaces(registry)
-    yield registry.client()
-    await registry.close()
-    cache.stop()
-    await backend.stop()
+    async with open_registry(Settings(data_dir=str(tmp_path))) as registry:
+        await make_namespaces(registry)
+        yield registry.client()
 
 
 def merging(expression: str) -> dict[str, Any]:

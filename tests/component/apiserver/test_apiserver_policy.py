@@ -22,12 +22,10 @@ from k3sd.apiserver.kinds.services import ServiceStrategy
 from k3sd.apiserver.registry import Registry
 from k3sd.apiserver.request import UserInfo
 from k3sd.apiserver.startup import make_startup_objects
-from k3sd.apiserver.watchcache import WatchCache
 from k3sd.client.api import DeleteOptions
 from k3sd.client.inprocess import InProcessClient
 from k3sd.config.settings import Settings
-from k3sd.datastore import open_backend
-from tests.support.apiserver import run_server
+from tests.support.apiserver import open_registry, run_server
 
 SETTINGS = Settings(service_cidr="10.43.0.0/28", service_node_port_range=(30000, 30003))
 
@@ -65,25 +63,22 @@ POD_SPEC = {"containers": [{"name": "c", "image": "busybox"}]}
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    backend = open_backend("memory", data_dir=tmp_path)
-    await backend.start()
-    cache = WatchCache(backend)
-    await cache.start()
-    registry = Registry(backend, cache, replace(SETTINGS, data_dir=str(tmp_path)))
-    registry.load()
-    authorizer = build_authorizer(registry.settings, registry)
-    signer = TokenSigner(ec.generate_private_key(ec.SECP256R1()), [], SETTINGS.service_account_issuer)
-    registry.authenticator = Authenticator(
-        registry, signer, SETTINGS.api_audiences, CertificateAuthenticator(tmp_path / "none"), PasswdFile(tmp_path / "passwd")
-    )
-    await make_startup_objects(registry)
-    out = Cluster(registry)
-    await out.admin.create(r.SERVICEACCOUNTS, {"metadata": {"name": "default"}}, "default")
-    yield out
-    assert authorizer.aggregator is not None
-    await authorizer.aggregator.stop()
-    cache.stop()
-    await backend.stop()
+    async with open_registry(replace(SETTINGS, data_dir=str(tmp_path))) as registry:
+        authorizer = build_authorizer(registry.settings, registry)
+        signer = TokenSigner(ec.generate_private_key(ec.SECP256R1()), [], SETTINGS.service_account_issuer)
+        registry.authenticator = Authenticator(
+            registry,
+            signer,
+            SETTINGS.api_audiences,
+            CertificateAuthenticator(tmp_path / "none"),
+            PasswdFile(tmp_path / "passwd"),
+        )
+        await make_startup_objects(registry)
+        out = Cluster(registry)
+        await out.admin.create(r.SERVICEACCOUNTS, {"metadata": {"name": "default"}}, "default")
+        yield out
+        assert authorizer.aggregator is not None
+        await authorizer.aggregator.stop()
 
 
 # Services

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,38 +10,17 @@ import pytest
 from k3sd.apis import resources as r
 from k3sd.apiserver.registry import Registry
 from k3sd.apiserver.startup import make_startup_objects
-from k3sd.apiserver.watchcache import WatchCache
 from k3sd.config.settings import Settings
-from k3sd.datastore import open_backend
+from tests.support.apiserver import open_registry, until
 
 ADDRESS = "192.0.2.7"
 
 
 @pytest.fixture
 async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
-    backend = open_backend("memory", data_dir=tmp_path)
-    await backend.start()
-    cache = WatchCache(backend)
-    await cache.start()
-    registry = Registry(backend, cache, Settings(data_dir=str(tmp_path), advertise_address=ADDRESS))
-    registry.load()
-    await make_startup_objects(registry)
-    yield registry
-    await registry.close()
-    cache.stop()
-    await backend.stop()
-
-
-async def until(registry: Registry, resource: r.Resource, holds: Callable[[], bool]) -> None:
-    event = asyncio.Event()
-    follower = registry.endpoint(resource).cache.follow(lambda _: event.set())
-    try:
-        async with asyncio.timeout(5):
-            while not holds():
-                await event.wait()
-                event.clear()
-    finally:
-        follower.close()
+    async with open_registry(Settings(data_dir=str(tmp_path), advertise_address=ADDRESS)) as registry:
+        await make_startup_objects(registry)
+        yield registry
 
 
 async def test_flow_schemas_refer_to_levels_that_exist(registry: Registry) -> None:

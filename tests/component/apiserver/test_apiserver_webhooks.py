@@ -27,9 +27,8 @@ from k3sd.apiserver.options import ListOptions
 from k3sd.apiserver.registry import Registry
 from k3sd.apiserver.request import LOOPBACK, RequestContext
 from k3sd.apiserver.startup import make_namespaces
-from k3sd.apiserver.watchcache import WatchCache
 from k3sd.config.settings import Settings
-from k3sd.datastore import open_backend
+from tests.support.apiserver import open_registry
 
 Respond = Callable[[dict[str, Any]], dict[str, Any]]
 Convert = Respond
@@ -120,38 +119,30 @@ def certificate(directory: Path) -> tuple[ssl.SSLContext, str]:
 async def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hook]:
     # EndpointSlices may not name loopback addresses; the test server has no other.
     monkeypatch.setattr(ipaddress.IPv4Address, "is_loopback", False)
-    backend = open_backend("memory", data_dir=tmp_path)
-    await backend.start()
-    cache = WatchCache(backend)
-    await cache.start()
-    registry = Registry(backend, cache, Settings(data_dir=str(tmp_path)))
-    registry.load()
-    await make_namespaces(registry)
-    client = registry.client()
-    context, bundle = certificate(tmp_path)
-    holder: list[Hook] = []
-    app = web.Application()
-    app.router.add_post("/x", lambda request: holder[0].handle(request))
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-    await site.start()
-    port = runner.addresses[0][1]
-    spec = {"ports": [{"name": "https", "port": 443, "targetPort": port}]}
-    await client.create(r.SERVICES, {"metadata": {"name": "hook"}, "spec": spec}, "default")
-    piece = {
-        "metadata": {"name": "hook", "labels": {"kubernetes.io/service-name": "hook"}},
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
-        "ports": [{"name": "https", "port": port}],
-    }
-    await client.create(r.ENDPOINTSLICES, piece, "default")
-    holder.append(Hook(registry, bundle, port))
-    yield holder[0]
-    await registry.close()
-    await runner.cleanup()
-    cache.stop()
-    await backend.stop()
+    async with open_registry(Settings(data_dir=str(tmp_path))) as registry:
+        await make_namespaces(registry)
+        client = registry.client()
+        context, bundle = certificate(tmp_path)
+        holder: list[Hook] = []
+        app = web.Application()
+        app.router.add_post("/x", lambda request: holder[0].handle(request))
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+        await site.start()
+        port = runner.addresses[0][1]
+        spec = {"ports": [{"name": "https", "port": 443, "targetPort": port}]}
+        await client.create(r.SERVICES, {"metadata": {"name": "hook"}, "spec": spec}, "default")
+        piece = {
+            "metadata": {"name": "hook", "labels": {"kubernetes.io/service-name": "hook"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
+            "ports": [{"name": "https", "port": port}],
+        }
+        await client.create(r.ENDPOINTSLICES, piece, "default")
+        holder.append(Hook(registry, bundle, port))
+        yield holder[0]
+        await runner.cleanup()
 
 
 def patch(*operations: dict[str, Any]) -> dict[str, Any]:
