@@ -14,6 +14,7 @@ from typing import Any
 from k3sd.apimachinery.cel import CompileError, EvaluationError, Program, compile_expression
 from k3sd.apimachinery.errors import FieldError, Obj, duplicate, forbidden_field, go_value, invalid, required
 from k3sd.lib.cel.functions import duration, timestamp
+from k3sd.lib.cel.parser import RESERVED
 from k3sd.lib.cel.values import NONE, Optional
 
 log = logging.getLogger(__name__)
@@ -136,10 +137,7 @@ def _check_fields(program: Program, schema: Obj) -> None:
 # Values
 
 _ESCAPED = (("__", "__underscores__"), (".", "__dot__"), ("-", "__dash__"), ("/", "__slash__"))
-_KEYWORDS = frozenset(
-    "true false null in as break const continue else for function if import let loop package namespace return var void "  # noqa: SIM905
-    "while".split()
-)
+_KEYWORDS = RESERVED | {"true", "false", "null", "in"}
 
 
 def _escape(name: str) -> str:

@@ -39,9 +39,10 @@ _TOKENS = re.compile(
 )
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})|(.))", re.DOTALL)
-_RESERVED = frozenset(
+RESERVED = frozenset(
     "as break const continue else for function if import let loop package namespace return var void while".split()  # noqa: SIM905
 )
+"""Words that are no names although the language has no use for them."""
 _CONSTANTS: dict[str, Any] = {"true": True, "false": False, "null": None}
 
 
@@ -317,7 +318,7 @@ class Parser:
     def _name(self, name: str) -> Node:
         if name in _CONSTANTS:
             return nodes.constant(_CONSTANTS[name])
-        if name in _RESERVED or name == "in":
+        if name in RESERVED or name == "in":
             raise CompileError(f"Syntax error: reserved identifier: {name}")
         if name in self._library.messages and name not in self._local:
             return self._message(name)
